@@ -1,0 +1,1 @@
+"""The science: networks with and without parameter symmetries, their training, alignment and paths."""

@@ -1,0 +1,91 @@
+"""Proof, by example, that permuting networks left their functions as they were."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from symcore.randomness import stream
+from symcore.symmetry.permutations import PermutationSpec, permute
+
+Tensors = Mapping[str, Tensor]
+
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+"""Largest change of an output that a permutation may cause, relative to the largest output."""
+
+
+class AlignmentError(Exception):
+    """Permuting a network changed what it computes, so the permutation specification does not fit it."""
+
+
+def prove(
+    network: nn.Module,
+    example_input: Tensor | tuple[Tensor, ...],
+    weights: Tensors,
+    spec: PermutationSpec,
+    permutations: Tensors,
+    *,
+    seed: int = 0,
+) -> None:
+    """Compares every network with its permuted self on random inputs, on the CPU.
+
+    Args:
+        network: the common form of all networks; its buffers are used, its parameters are not.
+        example_input: its argument or a tuple of them; normal values take the place of floating-point ones.
+        weights: by name, [pair, *shape].
+        spec: the network's permutations.
+        permutations: by group, [pair, n].
+        seed: of the normal values.
+
+    Raises:
+        AlignmentError: if one of them computes something else than before.
+    """
+    network = copy.deepcopy(network).cpu().eval()
+    examples = example_input if isinstance(example_input, tuple) else (example_input,)
+    probe = _probe(tuple(x.detach().cpu() for x in examples), seed)
+    permuted = permute(weights, spec, permutations)
+    dtype = _widest(network, _row(weights, 0), probe)
+    for pair in range(len(next(iter(weights.values())))):
+        before = _outputs(network, _row(weights, pair), probe, dtype)
+        after = _outputs(network, _row(permuted, pair), probe, dtype)
+        change, scale = float((after - before).abs().max()), float(before.abs().max())
+        if not change <= TOLERANCE[dtype] * scale:
+            msg = (
+                f"pair {pair}: permuting the network changes its outputs by up to {change:.3g}, where the largest is "
+                f"{scale:.3g} (allowed: {TOLERANCE[dtype]:g} of it); the permutation specification does not fit it"
+            )
+            raise AlignmentError(msg)
+
+
+def _probe(examples: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
+    """Normal values in the shapes of the floating-point examples, in float64; others as they are."""
+    draw = stream(seed, "match.probe")
+    return tuple(
+        torch.from_numpy(draw.standard_normal(tuple(x.shape))) if x.is_floating_point() else x
+        for x in examples
+    )
+
+
+def _row(weights: Tensors, pair: int) -> dict[str, Tensor]:
+    return {name: w[pair].cpu() for name, w in weights.items()}
+
+
+def _widest(network: nn.Module, weights: Tensors, probe: tuple[Tensor, ...]) -> torch.dtype:
+    """float64, or float32 for a network that makes float32 tensors itself and cannot multiply them with others."""
+    try:
+        _outputs(network, weights, probe, torch.float64)
+    except RuntimeError:
+        return torch.float32
+    return torch.float64
+
+
+@torch.no_grad()
+def _outputs(network: nn.Module, weights: Tensors, probe: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    """All numbers that a network gives, one after another."""
+    inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in probe)
+    outputs = functional_call(network.to(dtype), {name: w.to(dtype) for name, w in weights.items()}, inputs)
+    return torch.cat([x.flatten() for x in (outputs if isinstance(outputs, tuple) else (outputs,))])

@@ -1,0 +1,35 @@
+"""Gradients of many networks in one program: each member's loss on its own minibatch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.func import grad_and_value, vmap
+
+from symcore.asymmetry import Parameters
+from symcore.metrics import cross_entropy
+from symcore.population import call_one
+from symcore.program import Program
+
+
+def gradient_program(network: nn.Module, names: Sequence[str], *, stacked_buffers: bool) -> Program:
+    """A program over [*weights, *buffers, x, y] that gives (mean loss [member], *gradients [member, *shape]).
+
+    Weights are effective ones, [member, *shape] in the order of `names`; x is [member, batch, *input_shape], y
+    [member, batch].
+    """
+    buffer_names = [name for name, _ in network.named_buffers()]
+
+    def loss(parameters: Parameters, buffers: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(call_one(network, parameters, buffers, x), y).mean()
+
+    many = vmap(grad_and_value(loss), in_dims=(0, 0 if stacked_buffers else None, 0, 0))
+
+    def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        parameters = dict(zip(names, tensors[: len(names)], strict=True))
+        buffers = dict(zip(buffer_names, tensors[len(names) : -2], strict=True))
+        gradients, losses = many(parameters, buffers, tensors[-2], tensors[-1])
+        return losses, *(gradients[name] for name in names)
+
+    return Program(flat)

@@ -1,0 +1,1 @@
+"""Loss along paths between networks."""

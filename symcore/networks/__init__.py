@@ -1,0 +1,1 @@
+"""Architectures as plain modules, each with the spec that builds it."""

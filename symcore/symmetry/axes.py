@@ -1,0 +1,255 @@
+"""What each ATen operation says about its axes: which ones carry the same neurons, in the same order.
+
+Two axes belong to one class when permuting one forces the same permutation on the other. Every operation has a rule
+that ties the axes of its arguments and gives the axes of its result. A rule is added with `@rule("aten.name")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+from scipy.cluster.hierarchy import DisjointSet
+
+
+class DerivationError(Exception):
+    """A network's permutations cannot be derived: an operation has no rule, or its rule does not cover this use."""
+
+
+class Axis(NamedTuple):
+    """One axis of one tensor in the graph."""
+
+    number: int
+    size: int
+
+
+Axes = tuple[Axis, ...]
+"""The axes of one tensor, in order."""
+
+PINNED = 0
+"""The class of the axes whose order is fixed: those of inputs, outputs and constants, and axes of size 1."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation of a graph, with every tensor among its arguments replaced by that tensor's axes."""
+
+    place: str
+    """What it is and where it stands, for messages: operation, node and module."""
+    arguments: dict[str, Any]
+    """By name as in the ATen schema, with `self` called `input`."""
+    tensors: tuple[Axes, ...]
+    """The tensors among the arguments, in order."""
+    shape: tuple[int, ...]
+    """Shape of the result."""
+
+
+class AxisClasses:
+    """The partition of all axes of a graph into classes."""
+
+    def __init__(self) -> None:
+        self._sets: DisjointSet[int] = DisjointSet([PINNED])
+        self._refused: list[tuple[Axis, str]] = []
+
+    def free(self, shape: Iterable[int]) -> Axes:
+        """New axes that nothing ties yet; axes of size 1 cannot be permuted and come pinned."""
+        return tuple(self._new(size) if size > 1 else Axis(PINNED, size) for size in shape)
+
+    def _new(self, size: int) -> Axis:
+        axis = Axis(len(self._sets), size)
+        self._sets.add(axis.number)
+        return axis
+
+    def pinned(self, shape: Iterable[int]) -> Axes:
+        """Axes whose order is fixed."""
+        return tuple(Axis(PINNED, size) for size in shape)
+
+    def tie(self, first: Axis, second: Axis) -> None:
+        """Says that two axes of one size carry the same neurons."""
+        if first.size != second.size:
+            msg = f"axes of sizes {first.size} and {second.size} cannot carry the same neurons"
+            raise ValueError(msg)
+        self._sets.merge(first.number, second.number)
+
+    def pin(self, axes: Iterable[Axis]) -> None:
+        """Fixes the order of some axes."""
+        for axis in axes:
+            self._sets.merge(axis.number, PINNED)
+
+    def refuse(self, axes: Iterable[Axis], reason: str) -> None:
+        """Says that these axes must turn out pinned, because no rule tells what else would become of them."""
+        self._refused += [(axis, reason) for axis in axes]
+
+    def is_pinned(self, axis: Axis) -> bool:
+        """Whether the order of an axis is known to be fixed by now."""
+        return self._sets.connected(axis.number, PINNED)
+
+    def name(self, axis: Axis) -> int:
+        """A number that all axes of one class share, and no other axis has."""
+        return self._sets[axis.number]
+
+    def refusals(self) -> list[tuple[int, str]]:
+        """Classes that were refused and are still free, with the reasons."""
+        return [(self.name(axis), reason) for axis, reason in self._refused if not self.is_pinned(axis)]
+
+
+Rule = Callable[[AxisClasses, Call], Axes]
+RULES: dict[str, Rule] = {}
+"""By operation, "aten.linear" say, for all its overloads."""
+
+
+def rule(*operations: str) -> Callable[[Rule], Rule]:
+    """Registers a rule for some operations."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(operations, function))
+        return function
+
+    return register
+
+
+def broadcast(axes: AxisClasses, tensors: Sequence[Axes]) -> Axes:
+    """Ties tensors as elementwise operations do, last axes first; axes of size 1 stretch and tie nothing."""
+    result: list[Axis] = []
+    for place in range(max(map(len, tensors))):
+        met = [tensor[-1 - place] for tensor in tensors if len(tensor) > place]
+        wide = [axis for axis in met if axis.size != 1] or met[:1]
+        for other in wide[1:]:
+            axes.tie(wide[0], other)
+        result.insert(0, wide[0])
+    return tuple(result)
+
+
+def elementwise(axes: AxisClasses, call: Call) -> Axes:
+    """The result has the operands' axes, tied to each other. Holds for every operation that ATen tags pointwise."""
+    return broadcast(axes, call.tensors)
+
+
+rule(
+    "aten.alias",
+    "aten.contiguous",
+    "aten.detach",
+    "aten.detach_",
+    "aten.dropout",
+    "aten.lift_fresh_copy",
+    "aten.to",
+)(elementwise)
+
+
+@rule("aten.softmax", "aten.log_softmax")
+def _normalised_over_an_axis(_axes: AxisClasses, call: Call) -> Axes:
+    """Sums over an axis do not depend on its order, so the result has the input's axes."""
+    return call.tensors[0]
+
+
+@rule(
+    *(
+        f"aten.{name}"
+        for value in ("zeros", "ones", "full")
+        for name in (value, f"{value}_like", f"new_{value}")
+    )
+)
+def _constant(axes: AxisClasses, call: Call) -> Axes:
+    """All entries are equal, so any permutation leaves the tensor as it is."""
+    return axes.free(call.shape)
+
+
+@rule("aten.linear")
+def _linear(axes: AxisClasses, call: Call) -> Axes:
+    x, weight, bias = call.arguments["input"], call.arguments["weight"], call.arguments["bias"]
+    axes.tie(x[-1], weight[1])
+    if bias is not None:
+        axes.tie(weight[0], bias[0])
+    return (*x[:-1], weight[0])
+
+
+@rule("aten.matmul", "aten.mm", "aten.bmm")
+def _matmul(axes: AxisClasses, call: Call) -> Axes:
+    """[..., n, k] @ [..., k, m] -> [..., n, m]; a vector has no n, or no m."""
+    first, second = call.tensors
+    axes.tie(first[-1], second[-2] if len(second) > 1 else second[-1])
+    batch = broadcast(axes, [first[:-2], second[:-2]]) if max(len(first), len(second)) > 2 else ()
+    return (*batch, *first[-2:-1], *(second[-1:] if len(second) > 1 else ()))
+
+
+@rule("aten.addmm")
+def _addmm(axes: AxisClasses, call: Call) -> Axes:
+    first, second = call.arguments["mat1"], call.arguments["mat2"]
+    axes.tie(first[1], second[0])
+    return broadcast(axes, [(first[0], second[1]), call.arguments["input"]])
+
+
+@rule("aten.layer_norm")
+def _layer_norm(axes: AxisClasses, call: Call) -> Axes:
+    """Mean and variance do not depend on the order; scale and shift belong to the normalised axes, the last ones."""
+    x: Axes = call.arguments["input"]
+    for affine in (call.arguments["weight"], call.arguments["bias"]):
+        if affine is not None:
+            broadcast(axes, [x, affine])
+    return x
+
+
+@rule("aten.sum", "aten.mean", "aten.amax", "aten.amin")
+def _reduce(axes: AxisClasses, call: Call) -> Axes:
+    """Reduced axes vanish, or stay with size 1."""
+    x: Axes = call.arguments["input"]
+    dims = call.arguments.get("dim")
+    reduced = {d % len(x) for d in dims} if dims else set(range(len(x)))
+    kept = [axis for place, axis in enumerate(x) if place not in reduced]
+    if not call.arguments.get("keepdim"):
+        return tuple(kept)
+    return tuple(axes.pinned([1])[0] if place in reduced else axis for place, axis in enumerate(x))
+
+
+@rule("aten.t", "aten.numpy_T")
+def _reverse(_axes: AxisClasses, call: Call) -> Axes:
+    return call.tensors[0][::-1]
+
+
+@rule("aten.permute")
+def _permute(_axes: AxisClasses, call: Call) -> Axes:
+    x: Axes = call.arguments["input"]
+    return tuple(x[d] for d in call.arguments["dims"])
+
+
+@rule("aten.transpose")
+def _transpose(_axes: AxisClasses, call: Call) -> Axes:
+    x = list(call.arguments["input"])
+    one, other = call.arguments["dim0"], call.arguments["dim1"]
+    x[one], x[other] = x[other], x[one]
+    return tuple(x)
+
+
+@rule("aten.expand")
+def _expand(axes: AxisClasses, call: Call) -> Axes:
+    """Stretched axes repeat one value, so nothing ties them; the others stay."""
+    x = call.tensors[0]
+    stretched = axes.free(call.shape)
+    padded = (None,) * (len(stretched) - len(x)) + x
+    return tuple(
+        old if old and old.size == new.size else new for old, new in zip(padded, stretched, strict=True)
+    )
+
+
+@rule("aten.view", "aten.reshape", "aten.flatten", "aten.unflatten", "aten.squeeze", "aten.unsqueeze")
+def _reshape(axes: AxisClasses, call: Call) -> Axes:
+    """Axes that pass unchanged stay; those split or merged must be ones that nobody can permute."""
+    old = [axis for axis in call.tensors[0] if axis.size != 1]
+    new = [size for size in call.shape if size != 1]
+    passed: list[Axis] = []
+    while old:
+        split, merged = [old.pop(0)], [new.pop(0)]
+        while (many := prod(axis.size for axis in split)) != (few := prod(merged)):
+            if many < few:
+                split.append(old.pop(0))
+            else:
+                merged.append(new.pop(0))
+        if len(split) == len(merged) == 1:
+            passed += split
+        else:
+            axes.refuse(split, f"{call.place} splits or merges neurons that can be permuted")
+            passed += axes.pinned(merged)
+    remaining = iter(passed)
+    return tuple(next(remaining) if size != 1 else axes.pinned([1])[0] for size in call.shape)

@@ -1,0 +1,288 @@
+"""Training a population: every member takes its own minibatches, all take each step together, as one tensor program.
+
+Weights are trained as effective weights F + D * W with D masking gradient and decay, which is the same arithmetic as
+training W (F is 0 where D is 1) and rebuilds nothing in each step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from symcore import adamw
+from symcore.data.sources import Dataset
+from symcore.gradients import gradient_program
+from symcore.graphs import GraphedSteps
+from symcore.metrics import Array, Evaluator
+from symcore.population import Population
+from symcore.randomness import stream
+from symcore.settings import Settings
+
+Precision = Literal["float32", "tf32"]
+"""Arithmetic of matrix products: IEEE single, or TF32 where the GPU has it (a CPU computes both as single)."""
+
+
+class StoppedError(Exception):
+    """Work was asked to stop and did, after saving what it had."""
+
+
+class TrainingSpec(Settings):
+    """How networks are trained: AdamW with a constant learning rate (Lim et al. 2024, appendix E.1)."""
+
+    epochs: int = Field(default=60, ge=1, le=100_000)
+    """Passes over the training set."""
+    batch: int = Field(default=64, ge=1, le=65_536)
+    """Images in a minibatch of one network."""
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    """AdamW's step size, constant."""
+    weight_decay: float = Field(default=0.03, ge=0, le=10)
+    """AdamW's decoupled weight decay, per unit of learning rate."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What training tells and asks while it runs."""
+
+    on_epoch: Callable[[int, dict[str, Array]], None] = lambda _epoch, _metrics: None
+    """Called after each epoch (from 1) with metrics such as "train/loss", float64 [member]."""
+    on_progress: Callable[[float], None] = lambda _epochs: None
+    """Called now and then with the epochs done, fractions included."""
+    on_checkpoint: Callable[[], str] = lambda: ""
+    """Called just before a checkpoint is written; its text is stored inside and handed to `on_resume`."""
+    on_resume: Callable[[str], None] = lambda _note: None
+    """Called with the text stored in the checkpoint that training goes on from."""
+    stopping: Callable[[], bool] = lambda: False
+    """Asked several times a second; when true, training saves a checkpoint and raises StoppedError."""
+
+
+@contextmanager
+def arithmetic(precision: Precision) -> Iterator[None]:
+    """Sets the arithmetic of float32 matrix products for a block, and restores it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class Trainer:
+    """A population in training: its state, and the step that advances it."""
+
+    def __init__(
+        self,
+        population: Population,
+        dataset: Dataset,
+        spec: TrainingSpec,
+        learning_rates: Sequence[float] | None = None,
+        weight_decays: Sequence[float] | None = None,
+    ) -> None:
+        """Puts the population's weights into flat form on its device.
+
+        Args:
+            population: what to train; it is left as it is.
+            dataset: with a "train" split, on the population's device.
+            spec: epochs, batch, learning rate, weight decay.
+            learning_rates: one per member in place of the spec's.
+            weight_decays: one per member in place of the spec's.
+        """
+        self.population, self.dataset, self.spec = population, dataset, spec
+        self.samples = len(dataset.splits["train"])
+        self.epoch = self.step = 0
+        effective, device = population.effective(), population.device
+        lr = torch.tensor(learning_rates or [spec.learning_rate], device=device)
+        decay = torch.tensor(weight_decays or [spec.weight_decay], device=device)
+        self.blocks = adamw.build(effective, lr, decay, population.asymmetry)
+        views = {name: w for block in self.blocks for name, w in block.layout.views(block.weights).items()}
+        self.weights = {name: views[name] for name in effective}
+        self.updates = torch.zeros(1, device=device)
+        stacked = len(population.design.mask_seeds) > 1
+        self._gradients = gradient_program(population.network, list(self.weights), stacked_buffers=stacked)
+        self.order = torch.zeros(population.size, self.samples, dtype=torch.int64, device=device)
+        self.cursor = torch.zeros(1, dtype=torch.int64, device=device)
+        self.loss_sum = torch.zeros(population.size, dtype=torch.float64, device=device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Minibatches of an epoch; the last one may be smaller."""
+        return -(-self.samples // self.spec.batch)
+
+    def shuffled(self, epoch: int) -> Tensor:
+        """Each member's order of the training images in one epoch, [member, image]; it depends on its seed alone."""
+        orders = [
+            stream(seed, "shuffle", epoch).permutation(self.samples) for seed in self.population.design.seeds
+        ]
+        return torch.from_numpy(np.stack(orders))
+
+    def minibatch(self, size: int) -> tuple[Tensor, Tensor]:
+        """The next `size` images of each member, normalised, [member, size, *input_shape], and their labels."""
+        train = self.dataset.splits["train"]
+        index = self.order.index_select(1, self.cursor + torch.arange(size, device=self.cursor.device))
+        return self.dataset.normalise(train.images[index]), train.labels[index]
+
+    def step_of(self, size: int) -> Callable[[], None]:
+        """A step of every member on its next `size` images; no value leaves the device."""
+        weights, buffers = list(self.weights.values()), list(self.population.buffers.values())
+        gradients_of = self._gradients.trace([*weights, *buffers, *self.minibatch(size)])
+
+        def step() -> None:
+            loss, *gradients = gradients_of(*weights, *buffers, *self.minibatch(size))
+            named = dict(zip(self.weights, gradients, strict=True))
+            self.updates.add_(1)
+            for block in self.blocks:
+                gradient = block.layout.flatten({name: named[name] for name in block.layout.shapes})
+                adamw.update(block, gradient, self.updates)
+            self.loss_sum.add_(loss, alpha=size)
+            self.cursor.add_(size)
+
+        return step
+
+    def trained(self) -> Population:
+        """The population with the weights as they are now (a copy)."""
+        return self.population.with_effective({name: w.clone() for name, w in self.weights.items()})
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that a step changes, by name, but for the cursor (epoch and step say where it stands)."""
+        tensors = {name: t for block in self.blocks for name, t in block.tensors().items()}
+        return tensors | {"updates": self.updates, "loss_sum": self.loss_sum}
+
+    def save(self, path: Path, note: str) -> None:
+        """Writes a checkpoint that `restore` goes on from bit for bit; a crash leaves the old one whole."""
+        position = {"epoch": str(self.epoch), "step": str(self.step), "note": note}
+        partial = path.with_suffix(".partial")
+        save_file(
+            {name: t.contiguous().cpu() for name, t in self.state().items()}, partial, metadata=position
+        )
+        partial.replace(path)
+
+    def restore(self, path: Path) -> str:
+        """Takes up a checkpoint in place and returns its note."""
+        with safe_open(path, framework="pt") as file:
+            position = file.metadata()
+            for name, tensor in self.state().items():
+                tensor.copy_(file.get_tensor(name))
+        self.epoch, self.step = int(position["epoch"]), int(position["step"])
+        return str(position["note"])
+
+
+def fit(
+    trainer: Trainer,
+    *,
+    precision: Precision = "float32",
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 20.0,
+    hooks: Hooks | None = None,
+) -> Population:
+    """Trains to the end, or from where a checkpoint stands, and returns the trained population.
+
+    Args:
+        trainer: the population, data and settings.
+        precision: arithmetic of matrix products.
+        checkpoint: file to save to now and then, and to go on from if it exists.
+        checkpoint_seconds: time between checkpoints.
+        hooks: what is told and asked on the way.
+
+    Raises:
+        StoppedError: when `hooks.stopping()` was true; the checkpoint is saved first.
+    """
+    hooks = hooks or Hooks()
+    if checkpoint is not None and checkpoint.exists():
+        hooks.on_resume(trainer.restore(checkpoint))
+    watch = _Watch(trainer, checkpoint, checkpoint_seconds, hooks)
+    stacked = len(trainer.population.design.mask_seeds) > 1
+    evaluator = Evaluator(trainer.population.network, trainer.dataset, stacked_buffers=stacked)
+    with arithmetic(precision), ThreadPoolExecutor(1, "shuffle") as pool:
+        advance = _stepper(trainer)
+        upcoming = pool.submit(trainer.shuffled, trainer.epoch)
+        while trainer.epoch < trainer.spec.epochs:
+            trainer.order.copy_(upcoming.result())
+            if trainer.epoch + 1 < trainer.spec.epochs:
+                upcoming = pool.submit(trainer.shuffled, trainer.epoch + 1)
+            _run_epoch(trainer, advance, watch)
+            hooks.on_epoch(trainer.epoch, _epoch_metrics(trainer, evaluator))
+            trainer.loss_sum.zero_()
+            watch.look()
+    return trainer.trained()
+
+
+def _stepper(trainer: Trainer) -> Callable[[int], None]:
+    """What takes a step of a given size: on a GPU compiled and captured, on a CPU the plain operations."""
+    if trainer.population.device.type == "cuda":
+        return GraphedSteps(trainer)
+    steps: dict[int, Callable[[], None]] = {}
+
+    def advance(size: int) -> None:
+        if size not in steps:
+            steps[size] = trainer.step_of(size)
+        with torch.no_grad():
+            steps[size]()
+
+    return advance
+
+
+def _run_epoch(trainer: Trainer, advance: Callable[[int], None], watch: _Watch) -> None:
+    batch = trainer.spec.batch
+    trainer.cursor.fill_(trainer.step * batch)
+    while trainer.step < trainer.steps_per_epoch:
+        advance(min(batch, trainer.samples - trainer.step * batch))
+        trainer.step += 1
+        if trainer.step < trainer.steps_per_epoch:
+            watch.look()
+    trainer.epoch, trainer.step = trainer.epoch + 1, 0
+
+
+def _epoch_metrics(trainer: Trainer, evaluator: Evaluator) -> dict[str, Array]:
+    """Mean minibatch loss of the epoch, and loss and accuracy on the splits that are not trained on."""
+    metrics = {"train/loss": (trainer.loss_sum / trainer.samples).cpu().numpy()}
+    for split in trainer.dataset.splits:
+        if split != "train":
+            loss, accuracy = evaluator(trainer.weights, trainer.population.buffers, split)
+            metrics |= {f"{split}/loss": loss, f"{split}/accuracy": accuracy}
+    return metrics
+
+
+class _Watch:
+    """Looks up from the work a few times a second: reports progress, saves checkpoints, obeys a stop."""
+
+    INTERVAL = 0.1
+    STEPS_IN_FLIGHT = (
+        100  # a GPU runs behind; waiting for it now and then keeps progress true and stops prompt
+    )
+
+    def __init__(self, trainer: Trainer, checkpoint: Path | None, seconds: float, hooks: Hooks) -> None:
+        self._trainer, self._checkpoint, self._seconds, self._hooks = trainer, checkpoint, seconds, hooks
+        self._looked = self._saved = time.monotonic()
+
+    def look(self) -> None:
+        """Called after every step.
+
+        Raises:
+            StoppedError: after saving a checkpoint, if a stop was asked for.
+        """
+        trainer = self._trainer
+        if trainer.population.device.type == "cuda" and trainer.step % self.STEPS_IN_FLIGHT == 0:
+            torch.cuda.current_stream().synchronize()
+        now = time.monotonic()
+        if now - self._looked < self.INTERVAL:
+            return
+        self._looked = now
+        self._hooks.on_progress(trainer.epoch + trainer.step / trainer.steps_per_epoch)
+        stopping = self._hooks.stopping()
+        if self._checkpoint is not None and (stopping or now - self._saved > self._seconds):
+            trainer.save(self._checkpoint, self._hooks.on_checkpoint())
+            self._saved = time.monotonic()
+        if stopping:
+            msg = f"stopped after {trainer.epoch} epochs and {trainer.step} steps"
+            raise StoppedError(msg)

@@ -1,0 +1,37 @@
+"""What is done to a network's symmetries before training: nothing, fixed weights (W), or FiGLU (sigma)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from symcore.settings import Settings
+
+
+class Standard(Settings):
+    """The network as it is, with all its permutation symmetries."""
+
+    kind: Literal["standard"] = "standard"
+
+
+class WAsymmetric(Settings):
+    """Some weights of every row fixed to random constants (Lim et al. 2024, section 3.1): F + D * W."""
+
+    kind: Literal["w_asymmetric"] = "w_asymmetric"
+    n_fix: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Fixed weights per row, one number per weight matrix; none given: fan-in / 8, last layer fan-in / 2."""
+    kappa: tuple[Annotated[float, Field(ge=0, le=1e3)], ...] | None = None
+    """Standard deviation of the fixed weights, one per weight matrix; none given: 1, the last two 1/2 and 1/4."""
+
+
+class SigmaAsymmetric(Settings):
+    """Every hidden nonlinearity replaced by FiGLU, sigmoid(F x) * x (Lim et al. 2024, section 3.2)."""
+
+    kind: Literal["sigma_asymmetric"] = "sigma_asymmetric"
+    std: float | None = Field(default=None, gt=0, le=1e3)
+    """Standard deviation of F's entries; none given: 1 / sqrt(width). The paper's MNIST code uses 1."""
+
+
+Treatment = Annotated[Standard | WAsymmetric | SigmaAsymmetric, Field(discriminator="kind")]
+"""Union of the treatments."""

@@ -1,0 +1,119 @@
+"""W-Asymmetry: masks with exactly n_fix zeros and distinct rows, F + D * W, and the paper's parameter counts."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symcore import asymmetry
+from symcore.asymmetry import MaskedLayer, mask
+from symcore.networks.mlp import MLPSpec
+from symcore.randomness import stream
+from symcore.treatments import WAsymmetric
+
+PAPER = WAsymmetric(n_fix=(64, 64, 64, 256), kappa=(1, 1, 0.5, 0.25))
+
+
+def paper_mlp() -> torch.nn.Module:
+    return MLPSpec(width=512, depth=3).build((28, 28), 10)
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.data())
+def test_rows_have_exactly_n_fix_zeros_and_differ_wherever_that_is_possible(rows, fan_in, data):
+    n_fix = data.draw(st.integers(0, fan_in))
+    drawn = mask(
+        MaskedLayer("layer", rows, fan_in, n_fix, kappa=1.0), stream(data.draw(st.integers(0, 9)), "test")
+    )
+    assert ((~drawn).sum(1) == n_fix).all()
+    distinct = len(np.unique(drawn.numpy(), axis=0))
+    if math.comb(fan_in, n_fix) >= rows:
+        assert distinct == rows
+
+
+def test_every_subset_of_columns_is_equally_likely():
+    layer = MaskedLayer("layer", 3, 5, 2, kappa=1.0)
+    counts = dict.fromkeys(itertools.combinations(range(5), 2), 0)
+    for seed in range(2000):
+        for row in mask(layer, stream(seed, "test")):
+            counts[tuple(np.flatnonzero(~row.numpy()).tolist())] += 1
+    expected = 2000 * 3 / 10
+    chi_square = sum((n - expected) ** 2 / expected for n in counts.values())
+    assert chi_square < 27.9  # 99.9% point of chi-square with 9 degrees of freedom
+
+
+def test_the_papers_parameter_counts():
+    network = paper_mlp()
+    assert asymmetry.trainable_count(network, None) == 935_434
+    assert asymmetry.trainable_count(network, asymmetry.draw(network, PAPER, 0)) == 834_570
+
+
+def test_default_n_fix_and_kappa_on_digits_at_width_128():
+    layers = asymmetry.layers(asymmetry.weight_matrices(MLPSpec().build((8, 8), 10)), WAsymmetric())
+    assert [layer.n_fix for layer in layers] == [8, 16, 16, 64]
+    assert [layer.kappa for layer in layers] == [1, 1, 0.5, 0.25]
+
+
+def test_fixed_weights_have_standard_deviation_kappa_and_stand_only_where_d_is_zero():
+    drawn = asymmetry.draw(paper_mlp(), PAPER, 0)
+    for (name, fixed), kappa in zip(drawn.fixed.items(), PAPER.kappa, strict=True):
+        constants = fixed[~drawn.trainable[name]]
+        assert constants.std().item() == pytest.approx(kappa, rel=0.05)
+        assert (fixed[drawn.trainable[name]] == 0).all()
+
+
+def test_one_seed_gives_one_asymmetry_and_another_seed_another():
+    first, again, other = (
+        asymmetry.draw(paper_mlp(), PAPER, seed).fixed["readout.weight"] for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_raw_weights_come_back_from_effective_ones():
+    network = MLPSpec(width=16).build((8, 8), 10)
+    drawn = asymmetry.draw(network, WAsymmetric(), 0)
+    raw = {name: p.detach() for name, p in network.named_parameters()}
+    back = drawn.raw(drawn.apply(raw))
+    for name, w in raw.items():
+        assert torch.equal(back[name], w * drawn.trainable[name] if name in drawn.trainable else w)
+
+
+def test_a_bound_network_computes_with_effective_weights_and_trains_only_what_d_leaves():
+    network = MLPSpec(width=16).build((8, 8), 10)
+    drawn = asymmetry.draw(network, WAsymmetric(), 0)
+    raw = {name: p.detach().clone() for name, p in network.named_parameters()}
+    x = torch.rand(5, 8, 8)
+    expected = torch.func.functional_call(network, drawn.apply(raw), (x,))
+    asymmetry.bind(network, drawn)
+    assert torch.equal(network(x), expected)
+    network(x).square().sum().backward()
+    gradient = network.readout.parametrizations.weight.original.grad
+    assert (gradient[~drawn.trainable["readout.weight"]] == 0).all()
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("treatment", "words"),
+    [
+        (WAsymmetric(n_fix=(8, 16, 16)), ["n_fix", "[8, 16, 16]", "4 weight matrices"]),
+        (WAsymmetric(n_fix=(8, 16, 200, 64)), ["n_fix", "200", "hidden.2.linear.weight", "0 to 128"]),
+        (WAsymmetric(kappa=(1.0,)), ["kappa", "[1.0]", "4 weight matrices"]),
+        (WAsymmetric(n_fix=(1, 16, 16, 64), kappa=(0, 1, 1, 1)), ["n_fix", "1 of 64", "kappa above 0"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_field_value_and_what_is_accepted(treatment, words):
+    with pytest.raises(ValueError, match=words[0]) as caught:
+        asymmetry.draw(MLPSpec().build((8, 8), 10), treatment, 0)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_wholly_fixed_layer_needs_kappa_above_zero():
+    network = MLPSpec(width=8, depth=1).build((4,), 3)
+    drawn = asymmetry.draw(network, WAsymmetric(n_fix=(4, 4), kappa=(1, 1)), 0)
+    assert not drawn.trainable["hidden.0.linear.weight"].any()
+    with pytest.raises(ValueError, match="kappa above 0"):
+        asymmetry.draw(network, WAsymmetric(n_fix=(4, 4), kappa=(0, 1)), 0)

@@ -1,0 +1,352 @@
+"""A network's permutations, derived from its graph, leave its function as it is; and no axis is tied for nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parametrize
+
+from symcore.figlu import replace_activations
+from symcore.networks.mlp import MLPSpec
+from symcore.symmetry import permutations as symmetry
+from symcore.symmetry.axes import DerivationError
+from symcore.symmetry.permutations import Group, PermutationSpec
+
+SEVERAL = settings(max_examples=20, deadline=None)
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """A network's parameters in float64, all of them drawn at random (norms start as all ones, which hides errors)."""
+    draw = torch.Generator().manual_seed(1)
+    return {
+        name: torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
+        for name, parameter in network.named_parameters()
+    }
+
+
+def outputs(network: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return functional_call(network.double().eval(), parameters, (x,))
+
+
+def change(network: nn.Module, spec: PermutationSpec, x: Tensor, seed: int = 0) -> float:
+    """Largest relative change of the outputs under random permutations of every group."""
+    original = weights(network)
+    permuted = symmetry.permute(original, spec, symmetry.random(spec, np.random.default_rng(seed)))
+    before, after = outputs(network, original, x), outputs(network, permuted, x)
+    return float((after - before).abs().max() / before.abs().max())
+
+
+def probe(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def derive(network: nn.Module, x: Tensor) -> PermutationSpec:
+    return symmetry.derive(network, x.float())
+
+
+class Residual(nn.Module):
+    """A stem, two residual blocks with inner neurons of their own, a readout."""
+
+    def __init__(self, width: int = 6, inner: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Linear(4, width)
+        self.up = nn.ModuleList(nn.Linear(width, inner) for _ in range(2))
+        self.down = nn.ModuleList(nn.Linear(inner, width) for _ in range(2))
+        self.norm = nn.LayerNorm(width)
+        self.readout = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for up, down in zip(self.up, self.down, strict=True):
+            x = x + down(torch.tanh(up(self.norm(x))))
+        return self.readout(x)
+
+
+class Handwritten(nn.Module):
+    """A person's own module: bare parameters, a gate, a matrix product with a transpose, an output by summation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inward = nn.Parameter(torch.randn(4, 6))
+        self.gate = nn.Linear(4, 6, bias=False)
+        self.scale = nn.Parameter(torch.randn(6))
+        self.outward = nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu_(x @ self.inward) * torch.sigmoid(self.gate(x)) + self.scale.expand(len(x), 6)
+        shares = torch.softmax(hidden, -1).unsqueeze(1).transpose(1, 2).squeeze(-1)
+        return torch.addmm(torch.zeros(3, dtype=x.dtype), shares, self.outward.t()) + hidden.mean(
+            1, keepdim=True
+        )
+
+
+class Repeated(nn.Module):
+    """One layer passed three times, from a start of zeros, whose order means nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(4, 6)
+        self.layer = nn.Linear(6, 6)
+        self.readout = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.new_zeros(len(x), 6) + self.stem(x)
+        for _ in range(3):
+            x = torch.tanh(self.layer(x))
+        return self.readout(x)
+
+
+class Tied(nn.Module):
+    """An autoencoder whose decoder is the encoder's transpose, and two layers that are one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(4, 6)
+        self.first = nn.Linear(6, 6)
+        self.second = nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+        self.unused = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.encoder(x))
+        hidden = torch.tanh(self.second(torch.tanh(self.first(hidden))))
+        return hidden @ self.encoder.weight
+
+
+class Attention(nn.Module):
+    """One head over a sequence, [batch, token, 4] -> [batch, token, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(4, 6), nn.Linear(4, 6)
+        self.value, self.readout = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = torch.softmax(self.query(x) @ self.key(x).permute(0, 2, 1) / 6**0.5, -1)
+        return self.readout(torch.bmm(scores, self.value(x)) / scores.sum(-1, keepdim=True))
+
+
+def test_a_perceptron_has_one_group_per_hidden_layer() -> None:
+    spec = derive(MLPSpec(width=8, depth=3).build((2, 2), 5), probe(7, 2, 2))
+    incoming = ("linear.weight", "linear.bias", "norm.weight", "norm.bias")
+    outgoing = ("hidden.1.linear.weight", "hidden.2.linear.weight", "readout.weight")
+    assert spec.groups == tuple(
+        Group(f"hidden.{k}", 8, (*((f"hidden.{k}.{name}", 0) for name in incoming), (outgoing[k], 1)))
+        for k in range(3)
+    )
+
+
+@SEVERAL
+@given(
+    width=st.integers(1, 9),
+    depth=st.integers(1, 4),
+    norm=st.sampled_from(["layer", "none"]),
+    activation=st.sampled_from(["gelu", "relu"]),
+    batch=st.integers(1, 9),
+    seed=st.integers(0, 2**32),
+)
+def test_permuting_a_perceptron_leaves_its_function(
+    width: int, depth: int, norm: str, activation: str, batch: int, seed: int
+) -> None:
+    """Whatever sizes coincide: a batch or an input as large as the width must not be taken for neurons."""
+    network = MLPSpec(width=width, depth=depth, norm=norm, activation=activation).build((2, 3), 3)
+    x = probe(batch, 2, 3)
+    spec = derive(network, x)
+    assert [group.size for group in spec.groups] == [width] * depth * (width > 1)
+    assert symmetry.log10_order(spec) == pytest.approx(depth * math.log10(math.factorial(width)), abs=1e-12)
+    assert change(network, spec, x, seed) < 1e-12
+
+
+def test_the_order_is_that_counted_by_brute_force() -> None:
+    """A 6-4-4-3 perceptron has 4!^2 = 576 automorphisms."""
+    spec = derive(MLPSpec(width=4, depth=2, norm="none").build((6,), 3), probe(2, 6))
+    assert 10 ** symmetry.log10_order(spec) == pytest.approx(576)
+
+
+def test_residual_connections_tie_all_layers_of_a_stream() -> None:
+    network, x = Residual(), probe(5, 4)
+    spec = derive(network, x)
+    assert {group.name: group.size for group in spec.groups} == {"stem": 6, "up.0": 5, "up.1": 5}
+    stream = {"stem.weight": 0, "up.0.weight": 1, "up.1.weight": 1, "down.0.weight": 0, "down.1.weight": 0}
+    assert dict(spec["stem"].axes).items() >= (stream | {"norm.weight": 0, "readout.weight": 1}).items()
+    assert change(network, spec, x) < 1e-12
+
+
+def test_a_module_of_ones_own_needs_nothing_from_us() -> None:
+    network, x = Handwritten(), probe(5, 4)
+    spec = derive(network, x)
+    assert [group.axes for group in spec.groups] == [
+        (("inward", 1), ("scale", 0), ("outward", 1), ("gate.weight", 0)),
+    ]
+    assert change(network, spec, x) < 1e-12
+
+
+def test_an_attention_head_has_two_groups() -> None:
+    """Queries and keys meet in an inner product; values go to the readout."""
+    network, x = Attention(), probe(2, 7, 4)
+    spec = derive(network, x)
+    assert {group.name: dict(group.axes) for group in spec.groups} == {
+        "query": {"query.weight": 0, "query.bias": 0, "key.weight": 0, "key.bias": 0},
+        "value": {"value.weight": 0, "value.bias": 0, "readout.weight": 1},
+    }
+    assert change(network, spec, x) < 1e-12
+
+
+@pytest.mark.parametrize("network", [Repeated(), Tied()], ids=["repeated layer", "tied weights"])
+def test_a_weight_used_twice_is_permuted_once(network: nn.Module) -> None:
+    x = probe(5, 4)
+    (group,) = derive(network, x).groups
+    assert {axis for name, axis in group.axes if name in ("layer.weight", "first.weight")} == {0, 1}
+    assert not any(name.startswith(("second.weight", "unused")) for name, _ in group.axes)
+    assert change(network, PermutationSpec((group,)), x) < 1e-12
+
+
+@pytest.mark.parametrize("network", [MLPSpec(width=8).build((4,), 3), Residual(), Handwritten(), Repeated()])
+def test_no_axis_is_tied_for_nothing(network: nn.Module) -> None:
+    """Leaving any one axis where it was changes the function."""
+    x = probe(5, 4)
+    for group in derive(network, x).groups:
+        for axis in group.axes:
+            torn = replace(group, axes=tuple(other for other in group.axes if other != axis))
+            assert change(network, PermutationSpec((torn,)), x) > 1e-3
+
+
+def test_figlu_leaves_no_permutation() -> None:
+    network = MLPSpec(width=8).build((4,), 3)
+    replace_activations(network, probe(2, 4).float(), None, seed=0)
+    assert derive(network, probe(5, 4)).groups == ()
+
+
+def test_one_gated_layer_leaves_the_others_free() -> None:
+    network = MLPSpec(width=8).build((4,), 3)
+    replace_activations(network.hidden[1], probe(2, 8).float(), None, seed=0)
+    assert [group.name for group in derive(network, probe(5, 4)).groups] == ["hidden.0", "hidden.2"]
+
+
+class FixedEntries(nn.Module):
+    """W-Asymmetry as a parametrisation: F + D * W with constant F and D."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.register_buffer("mask", (torch.rand(shape) > 0.3).float())
+        self.register_buffer("fixed", torch.randn(shape))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.fixed * (1 - self.mask) + self.mask * weight
+
+
+def test_fixed_entries_pin_both_sides_of_their_layer() -> None:
+    network = MLPSpec(width=8, depth=3).build((4,), 3)
+    middle = network.hidden[1].linear
+    parametrize.register_parametrization(middle, "weight", FixedEntries(middle.weight.shape))
+    assert [group.name for group in derive(network, probe(5, 4)).groups] == ["hidden.2"]
+
+
+def test_derivation_leaves_the_network_as_it_was() -> None:
+    network = MLPSpec(width=4).build((4,), 3).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    derive(network, probe(5, 4))
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_an_operation_without_a_rule_is_named() -> None:
+    network = nn.Sequential(nn.Linear(4, 6), nn.PReLU(6), nn.Linear(6, 3))
+    with pytest.raises(
+        DerivationError, match=r"aten\.prelu\.default in 1 has no rule .* axis 0 of 0\.weight"
+    ):
+        derive(network, probe(5, 4))
+
+
+def test_an_operation_without_a_rule_may_prepare_inputs_and_outputs() -> None:
+    class Sorted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = MLPSpec(width=6, depth=1).build((4,), 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.inner(torch.cat([x[:, 2:], x.sort(1).values[:, :2]], 1))
+            return logits + logits.cumsum(1)
+
+    network, x = Sorted(), probe(5, 4)
+    spec = derive(network, x)
+    assert [group.name for group in spec.groups] == ["inner.hidden.0"]
+    assert change(network, spec, x) < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (-1,)], ids=["split", "merged with the batch"])
+def test_neurons_that_a_view_splits_or_merges_are_refused(shape: tuple[int, ...]) -> None:
+    class Viewed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x)
+            hidden = hidden.reshape(*((len(x), *shape) if len(shape) > 1 else shape)).tanh()
+            return self.second(hidden.reshape(len(x), 6))
+
+    with pytest.raises(
+        DerivationError, match=r"aten\.reshape\.default in the network itself .* first\.weight"
+    ):
+        derive(Viewed(), probe(5, 4))
+
+
+@SEVERAL
+@given(seed=st.integers(0, 2**32), pairs=st.integers(1, 3))
+def test_permutations_act_as_a_group(seed: int, pairs: int) -> None:
+    network = MLPSpec(width=5, depth=2).build((4,), 3)
+    spec = derive(network, probe(2, 4))
+    draw = np.random.default_rng(seed)
+    first, second = symmetry.random(spec, draw, pairs), symmetry.random(spec, draw, pairs)
+    stacked = {
+        name: torch.from_numpy(draw.normal(size=(pairs, *w.shape))) for name, w in weights(network).items()
+    }
+    one_by_one = symmetry.permute(symmetry.permute(stacked, spec, first), spec, second)
+    at_once = symmetry.permute(stacked, spec, symmetry.compose(first, second))
+    undone = symmetry.permute(one_by_one, spec, symmetry.invert(symmetry.compose(first, second)))
+    unmoved = symmetry.permute(stacked, spec, symmetry.identity(spec, pairs))
+    for name, weight in stacked.items():
+        assert torch.equal(one_by_one[name], at_once[name])
+        assert torch.equal(undone[name], weight)
+        assert torch.equal(unmoved[name], weight)
+
+
+def test_a_stack_is_permuted_as_its_members_are() -> None:
+    network = Residual()
+    spec = derive(network, probe(2, 4))
+    permutations = symmetry.random(spec, np.random.default_rng(0), pairs=3)
+    stacked = {name: torch.stack([w, 2 * w, -w]) for name, w in weights(network).items()}
+    together = symmetry.permute(stacked, spec, permutations)
+    for pair in range(3):
+        own = {name: p[pair] for name, p in permutations.items()}
+        alone = symmetry.permute({name: w[pair] for name, w in stacked.items()}, spec, own)
+        assert all(torch.equal(alone[name], w[pair]) for name, w in together.items())
+
+
+def test_what_does_not_fit_is_refused_by_name() -> None:
+    network = MLPSpec(width=5, depth=1).build((4,), 3)
+    spec, original = derive(network, probe(2, 4)), weights(network)
+    with pytest.raises(ValueError, match=r"hidden\.0: got none"):
+        symmetry.permute(original, spec, {})
+    with pytest.raises(ValueError, match=r"hidden\.0: got shape \[4\]; it takes \[5\]"):
+        symmetry.permute(original, spec, {"hidden.0": torch.arange(4)})
+    with pytest.raises(ValueError, match=r"parameter readout\.weight is missing"):
+        symmetry.permute(
+            {n: w for n, w in original.items() if n != "readout.weight"}, spec, symmetry.identity(spec)
+        )
+    with pytest.raises(ValueError, match="cannot be permuted"):
+        symmetry.permute(
+            {n: w[None].repeat(2, *[1] * w.dim()) for n, w in original.items()},
+            spec,
+            symmetry.identity(spec, 3),
+        )
