@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -47,7 +49,7 @@ class GraphedSteps:
         steps.cursor.zero_()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=NO_LIMIT):  # noqa: SLF001
+        with torch.no_grad(), _quiet_compiler():
             with torch.cuda.stream(side):
                 for _ in range(WARM_UPS):
                     step()
@@ -59,3 +61,12 @@ class GraphedSteps:
         for tensor, value in zip(state, before, strict=True):
             tensor.copy_(value)
         return graph
+
+
+@contextmanager
+def _quiet_compiler() -> Iterator[None]:
+    """Lets a step compile as often as asked, without advice on a precision that was chosen on purpose."""
+    with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=NO_LIMIT):  # noqa: SLF001
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
+        warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
+        yield

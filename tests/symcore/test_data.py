@@ -51,7 +51,7 @@ def test_a_harmed_file_is_named(tiny_mnist):
     harmed = folder / "MNIST" / "raw" / "train-labels-idx1-ubyte.gz"
     harmed.write_bytes(b"not it")
     with pytest.raises(
-        sources.DataUnavailableError, match="train-labels-idx1-ubyte.gz is not the published file"
+        sources.DataUnavailableError, match=r"train-labels-idx1-ubyte\.gz is not the published file"
     ):
         sources.load("mnist", folder)
 

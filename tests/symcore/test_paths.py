@@ -54,5 +54,5 @@ def test_barriers_of_known_curves():
 
 
 def test_an_even_number_of_points_has_no_midpoint():
-    with pytest.raises(ValueError, match="points: 4 .* odd"):
+    with pytest.raises(ValueError, match=r"points: 4 .* odd"):
         barrier_midpoint(np.zeros(4))
