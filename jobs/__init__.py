@@ -1,0 +1,1 @@
+"""What a run is: specs, studies, the store, the dispatcher, workers, the HTTP API and the `symlab` command."""

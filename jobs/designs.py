@@ -1,0 +1,90 @@
+"""What can be said of networks before they exist: whether a treatment fits them, what they compute and hold.
+
+Networks are built on torch's "meta" device, which has shapes and no data; no file of a data set is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from jobs.specs import refusal
+from symcore import asymmetry
+from symcore.data.sources import SOURCES
+from symcore.networks.registry import NetworkSpec
+from symcore.settings import Settings
+from symcore.treatments import Treatment, WAsymmetric
+
+
+def field_error(model: type[Settings], at: tuple[str, ...], value: object, message: str) -> ValidationError:
+    """A validation error that points at one field, for checks that compare several."""
+    detail = InitErrorDetails(type=refusal(message), loc=at, input=value)
+    return ValidationError.from_exception_data(model.__name__, [detail])
+
+
+@lru_cache(maxsize=64)
+def blueprint(network: NetworkSpec, data: str) -> nn.Module:
+    """The network for a data set, with shapes and no values."""
+    source = SOURCES[data]
+    with torch.device("meta"):
+        return network.build(source.input_shape, source.classes)
+
+
+def check_treatment(
+    model: type[Settings], at: tuple[str, ...], network: NetworkSpec, data: str, treatment: Treatment
+) -> None:
+    """Makes sure that the treatment's settings fit the network on this data set.
+
+    Args:
+        model: the model being validated, for the error's title.
+        at: where the treatment stands in it.
+        network: the network it is done to.
+        data: name of the data set, whose image size is the first fan-in.
+        treatment: the settings to check.
+
+    Raises:
+        ValidationError: pointing at the treatment's field, with what is accepted.
+    """
+    if not isinstance(treatment, WAsymmetric):
+        return
+    matrices = asymmetry.weight_matrices(blueprint(network, data))
+    try:
+        asymmetry.layers(matrices, treatment)
+    except ValueError as error:
+        name = str(error).partition(":")[0]
+        raise field_error(model, (*at, name), getattr(treatment, name, None), str(error)) from error
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one network is, per network and per image."""
+
+    parameters: int
+    activations: int
+    """Numbers that the layers put out for one image."""
+    forward_flop: int
+    """Floating point operations of the matrix products for one image."""
+
+
+@lru_cache(maxsize=64)
+def size(network: NetworkSpec, data: str) -> Size:
+    """Counts parameters, activations and operations of one network on one image."""
+    module = blueprint(network, data)
+    outputs: list[int] = []
+    hooks = [
+        layer.register_forward_hook(lambda _layer, _in, out: outputs.append(out.numel()))
+        for layer in module.modules()
+        if not list(layer.children())
+    ]
+    image = torch.zeros(1, *SOURCES[data].input_shape, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(image)
+    for hook in hooks:
+        hook.remove()
+    return Size(sum(p.numel() for p in module.parameters()), sum(outputs), counter.get_total_flops())

@@ -1,0 +1,54 @@
+"""What a run reads: its data set on its device, and the networks that an upstream run kept."""
+
+from __future__ import annotations
+
+from jobs.job import Job
+from jobs.specs import DataRunSpec
+from symcore.data.sources import Dataset, load
+from symcore.population import Population
+from symcore.population import load as load_population
+
+PERMUTATIONS = "permutations.safetensors"
+"""The file in an align run's folder that holds a permutation of every group for each pair."""
+WEIGHTS = "weights.safetensors"
+"""The file in a train run's folder that holds its population."""
+
+
+def dataset(spec: DataRunSpec, job: Job) -> Dataset:
+    """The spec's data set on the job's device.
+
+    Raises:
+        ValueError: if the spec was made for other bytes than this version reads.
+        DataUnavailableError: if the files cannot be had.
+    """
+    images = load(spec.data, job.data_folder)
+    if images.source.checksum != spec.data_checksum:
+        msg = f"data_checksum: {spec.data_checksum}; accepted for {spec.data}: {images.source.checksum}"
+        raise ValueError(msg)
+    return images.to(job.device)
+
+
+def population(source: str, job: Job) -> Population:
+    """The trained population of an upstream run.
+
+    Raises:
+        LookupError: if that run is not among the job's inputs.
+        FileNotFoundError: if its weights were not kept.
+    """
+    path = job.input(source) / WEIGHTS
+    if not path.exists():
+        msg = f"source: {path} does not exist; run {source} was kept without its weights"
+        raise FileNotFoundError(msg)
+    return load_population(path, job.device)
+
+
+def check_members(pairs: tuple[tuple[int, int], ...], trained: Population) -> None:
+    """Makes sure that every pair names members of the population.
+
+    Raises:
+        ValueError: naming the first pair that does not.
+    """
+    for pair in pairs:
+        if max(pair) >= trained.size:
+            msg = f"pairs: {list(pair)}; accepted: members 0 to {trained.size - 1}"
+            raise ValueError(msg)

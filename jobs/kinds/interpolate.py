@@ -1,0 +1,179 @@
+"""The interpolate kind: loss and accuracy along the straight line between the two networks of each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import AfterValidator, Field
+from safetensors.torch import load_file
+
+from jobs.designs import size
+from jobs.estimates import Estimate
+from jobs.inputs import PERMUTATIONS, check_members, dataset, population
+from jobs.job import Job
+from jobs.kinds.train import Spec as TrainSpec
+from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, refusal
+from symcore.asymmetry import Parameters
+from symcore.data.sources import SOURCES
+from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
+from symcore.metrics import ROWS, Evaluator, barrier_maximum, barrier_midpoint
+from symcore.population import Population
+from symcore.symmetry.permutations import derive, permute
+from symcore.training import Precision, arithmetic
+
+Split = Literal["train", "test"]
+
+
+def _odd(points: int) -> int:
+    if points % 2 == 0:
+        msg = f"{points} is even, so that no point lies halfway; accepted: an odd number from 3"
+        raise refusal(msg)
+    return points
+
+
+Points = Annotated[int, Field(ge=3, le=1001), AfterValidator(_odd)]
+"""Number of evenly spaced points on a path; odd, because the barrier is read at the middle."""
+
+
+class Spec(DataRunSpec):
+    """Linear paths between pairs of one trained population (Lim et al. 2024, section 4.1)."""
+
+    kind: Literal["interpolate"] = "interpolate"
+    version: Literal[1] = 1
+    source: SpecHash
+    """The train run whose networks are the endpoints."""
+    alignment: SpecHash | None = None
+    """The align run whose permutations are applied to the second networks; none: they are taken as they are."""
+    pairs: Pairs
+    """Members (a, b) of each pair: the path goes from a to b."""
+    points: Points = 25
+    """Points on each path, endpoints included; odd."""
+    splits: tuple[Split, ...] = Field(default=("train", "test"), min_length=1)
+    """Parts of the data set that every point is evaluated on."""
+    precision: Precision = "float32"
+    """Arithmetic of matrix products."""
+
+    def inputs(self) -> tuple[SpecHash, ...]:
+        """The train run, and the align run if there is one."""
+        return (self.source,) if self.alignment is None else (self.source, self.alignment)
+
+
+TABLES = {
+    "path_point": pa.schema(
+        [
+            pa.field("pair", pa.int16(), nullable=False),  # place in the spec's pairs
+            pa.field("alpha", pa.float64(), nullable=False),  # 0 at a, 1 at b
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("loss", pa.float64(), nullable=False),  # mean cross-entropy, nats
+            pa.field("accuracy", pa.float64(), nullable=False),  # 0 to 1
+        ]
+    )
+}
+
+
+def title(spec: Spec) -> str:
+    """How many paths of how many points."""
+    aligned = " aligned" if spec.alignment else ""
+    return f"Evaluate {len(spec.pairs)}{aligned} paths of {spec.points} points on {spec.data}"
+
+
+def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
+    """One forward pass per point and image."""
+    source = upstream[spec.source]
+    assert isinstance(source, TrainSpec)
+    one = size(source.network, spec.data)
+    images = sum(SOURCES[spec.data].sizes[split] for split in spec.splits)
+    networks = len(spec.pairs) * spec.points
+    at_once = min(networks, PATHS_AT_ONCE["cpu"])
+    return Estimate(
+        flop=float(one.forward_flop) * networks * images,
+        bytes_memory=4 * (2 * at_once * one.parameters + 4 * ROWS["cpu"] * one.activations),
+        steps=-(-networks * images // ROWS["cpu"]),
+    )
+
+
+def execute(spec: Spec, job: Job) -> dict[str, float]:
+    """Evaluates every point of every path on every split.
+
+    Raises:
+        StoppedError: if the job was asked to stop; it starts again from the beginning.
+    """
+    images = dataset(spec, job)
+    trained = population(spec.source, job)
+    check_members(spec.pairs, trained)
+    _check_buffers(spec, trained)
+    firsts, seconds = (list(members) for members in zip(*spec.pairs, strict=True))
+    effective = trained.effective()
+    a = {name: p[firsts] for name, p in effective.items()}
+    b = _permuted({name: p[seconds] for name, p in effective.items()}, trained, spec, job)
+    stacked = len(trained.design.mask_seeds) > 1
+    buffers = {name: v[firsts] if stacked else v for name, v in trained.buffers.items()}
+    evaluator = Evaluator(trained.network, images, stacked_buffers=stacked)
+    positions = alphas(spec.points)
+    paths: dict[str, PathPoints] = {}
+    with arithmetic(spec.precision):
+        for index, split in enumerate(spec.splits):
+            on_pairs = _watch(spec, job, index)
+            on_pairs(0)
+            paths[split] = linear_path(evaluator, a, b, buffers, split, positions, on_pairs)
+    for name, path in paths.items():
+        _record(job, name, path, spec.points)
+    return _summary(paths)
+
+
+def _watch(spec: Spec, job: Job, index: int) -> Callable[[int], None]:
+    """Reports the pairs done on the split at `index` of the spec's, and stops where that is asked for."""
+    pairs = len(spec.pairs)
+
+    def on_pairs(done: int) -> None:
+        job.progress(index * pairs + done, len(spec.splits) * pairs, f"{spec.splits[index]} split")
+        job.pause_point()
+
+    return on_pairs
+
+
+def _check_buffers(spec: Spec, trained: Population) -> None:
+    """A path needs one module: networks with other FiGLU gates are not joined by a line of parameters.
+
+    Raises:
+        ValueError: naming the first pair whose networks differ in what is not trained.
+    """
+    seeds = trained.design.mask_seeds
+    for a, b in spec.pairs:
+        if len(seeds) > 1 and trained.buffers and seeds[a] != seeds[b]:
+            msg = f"pairs: {[a, b]} have different gates (mask seeds {seeds[a]} and {seeds[b]}); accepted: equal ones"
+            raise ValueError(msg)
+
+
+def _permuted(b: Parameters, trained: Population, spec: Spec, job: Job) -> Parameters:
+    if spec.alignment is None:
+        return b
+    symmetry = derive(trained.network, torch.zeros(2, *trained.design.input_shape, device=job.device))
+    permutations = load_file(job.input(spec.alignment) / PERMUTATIONS, device=str(job.device))
+    return permute(b, symmetry, permutations)
+
+
+def _record(job: Job, split: str, path: PathPoints, points: int) -> None:
+    pairs = len(path.loss)
+    job.emit(
+        "path_point",
+        pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
+        alpha=np.tile(alphas(points), pairs),
+        split=[split] * (pairs * points),
+        loss=path.loss.ravel(),
+        accuracy=path.accuracy.ravel(),
+    )
+
+
+def _summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
+    """Barriers in loss as means over pairs."""
+    summary = {}
+    for split, path in paths.items():
+        positions = alphas(path.loss.shape[1])
+        summary[f"{split}/barrier at midpoint"] = float(barrier_midpoint(path.loss).mean())
+        summary[f"{split}/barrier maximum"] = float(barrier_maximum(path.loss, positions).mean())
+    return summary

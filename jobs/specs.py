@@ -1,0 +1,97 @@
+"""What a spec is: a pydantic model with one canonical JSON form and the hash of it.
+
+A run is one spec executed. Its hash holds every field that can change a number and nothing else, so two runs
+with one hash answer the same question and a finished one is reused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from symcore.data.sources import SOURCES
+from symcore.settings import Settings
+
+SpecHash = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+"""The first 32 hexadecimal digits of the SHA-256 of a spec's canonical JSON."""
+
+if TYPE_CHECKING:
+    DataName = str
+else:
+    DataName = Literal[tuple(SOURCES)]
+    """Name of a data set, one of `SOURCES`."""
+
+
+def refusal(message: str) -> PydanticCustomError:
+    """What a validator raises about its own field; pydantic adds the field and the value."""
+    return PydanticCustomError("refused", "{reason}", {"reason": message})
+
+
+def _distinct(pairs: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    if len(set(pairs)) != len(pairs):
+        msg = f"{list(pairs)} holds a pair twice; accepted: each pair once"
+        raise refusal(msg)
+    return pairs
+
+
+Member = Annotated[int, Field(ge=0)]
+Pairs = Annotated[tuple[tuple[Member, Member], ...], Field(min_length=1), AfterValidator(_distinct)]
+"""Pairs of members of one population, by their place in it."""
+
+
+class RunSpec(Settings):
+    """Base of every kind of run. Subclasses fix `kind` and an integer `version` that a fix of the science raises."""
+
+    kind: str
+    version: int
+
+    def inputs(self) -> tuple[SpecHash, ...]:
+        """Hashes of the runs whose results this run reads; they must be done before it starts."""
+        return ()
+
+
+class DataRunSpec(RunSpec):
+    """Base of the kinds that read a data set; its checksum is part of the spec, so other bytes make another hash."""
+
+    data: DataName
+    """Data set."""
+    data_checksum: str = ""
+    """Names the exact content; filled in when it is left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_checksum(cls, given: Any) -> Any:  # noqa: ANN401 - what came from outside
+        if isinstance(given, dict) and not given.get("data_checksum") and given.get("data") in SOURCES:
+            return given | {"data_checksum": SOURCES[given["data"]].checksum}
+        return given
+
+
+class StudySpec(Settings):
+    """Base of every study: a recipe that expands into a graph of runs."""
+
+    title: ClassVar[str]
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study and the part it plays there, say "standard/train/0"."""
+
+    role: str
+    spec: RunSpec
+
+
+def canonical_json(spec: Settings) -> str:
+    """The one JSON text of a spec: sorted keys, no spaces, defaults written out."""
+    return json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def spec_hash(spec: RunSpec) -> SpecHash:
+    """The hash that names what a run computes."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:32]

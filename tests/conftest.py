@@ -1,0 +1,59 @@
+"""What every test stands on: one thread per process, no lab of the developer's, a real browser where there is one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Tests run in parallel processes, so each takes one thread; it also fixes the order of sums, which some tests
+# compare bit for bit. Set before torch is imported, so that the processes a test starts inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+for name in ("SYMLAB_LAB", "SYMLAB_TOKEN"):
+    os.environ.pop(name, None)
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+APPLICATIONS = (
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+HOW = "no Chromium found: install your system's, or run `make browser`, or set SYMLAB_CHROMIUM to its path"
+
+
+def chromium(downloaded: str) -> str | None:
+    """The browser to drive: `$SYMLAB_CHROMIUM`, else one on this machine, else Playwright's own download."""
+    named = os.environ.get("SYMLAB_CHROMIUM")
+    if named:
+        return named
+    found = [path for name in NAMES if (path := shutil.which(name))]
+    return next((path for path in (*found, *APPLICATIONS, downloaded) if Path(path).exists()), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """A headless Chromium driven by Playwright (`playwright.sync_api.Browser`)."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = chromium(playwright.chromium.executable_path)
+        if path is None:
+            (pytest.fail if os.environ.get("SYMLAB_REQUIRE_BROWSER") else pytest.skip)(HOW)
+        quiet = [
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+        ]
+        # Chromium refuses its sandbox to root, which is who runs tests in a container.
+        browser = playwright.chromium.launch(
+            executable_path=path, args=quiet, chromium_sandbox=os.geteuid() != 0
+        )
+        yield browser
+        browser.close()
