@@ -33,13 +33,17 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the code that runs: of its git checkout, of the installed package, or $SYMLAB_COMMIT."""
+    """The commit of the code that runs: `$SYMLAB_COMMIT`, else its git checkout's, else the installed package's."""
+    return os.environ.get("SYMLAB_COMMIT") or _checkout_commit() or _installed_commit()
+
+
+def _checkout_commit() -> str | None:
     checkout = Path(__file__).resolve().parent.parent
-    if (checkout / ".git").exists() and shutil.which("git"):
-        head = _git(checkout, "rev-parse", "HEAD")
-        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")
-        return f"{head} with changes" if head and changed else head
-    return os.environ.get("SYMLAB_COMMIT") or _installed_commit()
+    if not (checkout / ".git").exists() or not shutil.which("git"):
+        return None
+    head = _git(checkout, "rev-parse", "HEAD")
+    changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    return f"{head} with changes" if head and changed else head
 
 
 def _git(checkout: Path, *arguments: str) -> str | None:
