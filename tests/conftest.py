@@ -12,7 +12,7 @@ import pytest
 # Tests run in parallel processes, so each takes one thread; it also fixes the order of sums, which some tests
 # compare bit for bit. Set before torch is imported, so that the processes a test starts inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
-for name in ("SYMLAB_LAB", "SYMLAB_TOKEN"):
+for name in ("SYMLAB_LAB", "SYMLAB_DATA", "SYMLAB_TOKEN"):
     os.environ.pop(name, None)
 
 import torch  # noqa: E402
@@ -36,9 +36,12 @@ def chromium(downloaded: str) -> str | None:
     return next((path for path in (*found, *APPLICATIONS, downloaded) if Path(path).exists()), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    """A headless Chromium driven by Playwright (`playwright.sync_api.Browser`)."""
+    """A headless Chromium driven by Playwright (`playwright.sync_api.Browser`).
+
+    For one module only, since Playwright's event loop, while it runs, forbids others in the same thread.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
