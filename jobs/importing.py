@@ -1,0 +1,112 @@
+"""Stores what another machine made: a folder of the offline worker, or what `export` wrote. Twice gives no doubles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+from pydantic import ValidationError
+
+from jobs import importing_offline
+from jobs.exporting import FORMAT, RUN_TABLES, STUDY_TABLES
+from jobs.folder import LabFolder
+from jobs.importing_offline import Imported, ImportRefusedError
+from jobs.ledger import Ledger
+from jobs.ledger_rows import new_id
+from jobs.records import RecordError
+from jobs.store import BatchRefusedError
+
+DAMAGE = (
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    ValidationError,
+    RecordError,
+    BatchRefusedError,
+    pa.ArrowException,
+)
+"""What reading a folder raises that is not as its writer left it."""
+
+
+def import_path(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
+    """Store a folder or zip in one commit; nothing is stored when something is wrong with it.
+
+    Raises:
+        ImportRefusedError: It holds neither kind of study, or something unfinished or damaged.
+    """
+    if zipfile.is_zipfile(path):
+        with tempfile.TemporaryDirectory(prefix="symlab-import-") as scratch:
+            shutil.unpack_archive(path, scratch, "zip")
+            heads = list(Path(scratch).glob("*/export.json"))
+            if len(heads) != 1:
+                message = f"{path} is not an export of a lab: there is no export.json in it"
+                raise ImportRefusedError(message)
+            return import_path(ledger, lab, heads[0].parent)
+    with ledger.lock:
+        try:
+            if (path / "export.json").is_file():
+                return _import_export(ledger, lab, path)
+            if (path / "study.json").is_file():
+                return importing_offline.import_out(ledger, lab, path)
+        except ImportRefusedError:
+            raise
+        except DAMAGE as error:
+            message = f"{path} is damaged: {type(error).__name__}: {' '.join(str(error).split())}"
+            raise ImportRefusedError(message) from error
+    message = f"{path} holds neither export.json nor study.json: name what `symlab export` or the offline worker wrote"
+    raise ImportRefusedError(message)
+
+
+def _import_export(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
+    """Store what another lab exported, under the same ids; those that were deleted here get new ones."""
+    head = json.loads((path / "export.json").read_text(encoding="utf-8"))
+    if head["format"] != FORMAT:
+        message = (
+            f"{path} has format {head['format']}; this version of Symmetry Lab reads {FORMAT}: upgrade it"
+        )
+        raise ImportRefusedError(message)
+    known = {run for run, found in ledger.runs.items() if not found.deleted}
+    known_studies = {study for study, found in ledger.studies.items() if not found.deleted}
+    names = {run: new_id("r") if run in ledger.runs and run not in known else run for run in head["runs"]}
+    names |= {
+        s: new_id("s") if s in ledger.studies and s not in known_studies else s for s in head["studies"]
+    }
+    fresh = [run for run in head["runs"] if run not in known]
+    fresh_studies = [study for study in head["studies"] if study not in known_studies]
+    rows: dict[str, pa.Table] = {}
+    for table in (*RUN_TABLES, *ledger.store.tables):
+        rows[table] = _rows(path, table, "run", fresh, names)
+    for table in STUDY_TABLES:
+        rows[table] = _rows(path, table, "study", fresh_studies, names)
+    for run in fresh:
+        shutil.copytree(path / "runs" / run, lab.runs / names[run], dirs_exist_ok=True)
+    ledger.store.adopt({table: content for table, content in rows.items() if len(content)}).result()
+    ledger.load()
+    return Imported([names[study] for study in head["studies"]], len(fresh), len(head["runs"]) - len(fresh))
+
+
+def _rows(path: Path, table: str, column: str, ids: Sequence[str], names: Mapping[str, str]) -> pa.Table:
+    """Rows of an exported table that belong to some ids, under the names that these get here, without `seq`."""
+    file = path / "tables" / f"{table}.parquet"
+    if not file.is_file():
+        return pa.table({})  # a record table that the exporting version did not have
+    content = parquet.read_table(file, filters=[(column, "in", list(ids))]) if ids else pa.table({})
+    for name in {"run", "study"} & set(content.column_names):
+        renamed = pa.array([names.get(old, old) for old in content[name].to_pylist()], pa.string())
+        content = content.set_column(content.column_names.index(name), name, renamed)
+    if "seq" in content.column_names:
+        content = content.sort_by("seq").drop_columns("seq")
+    if "inputs" in content.column_names:
+        inputs = [json.loads(text) for text in content["inputs"].to_pylist()]
+        texts = [json.dumps({key: names.get(run, run) for key, run in each.items()}) for each in inputs]
+        content = content.set_column(
+            content.column_names.index("inputs"), "inputs", pa.array(texts, pa.string())
+        )
+    return content

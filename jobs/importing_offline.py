@@ -1,0 +1,215 @@
+"""Stores what the offline worker made: a study carried out where there was no server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from jobs import registry, spool
+from jobs.execution import Outcome
+from jobs.folder import LabFolder
+from jobs.ledger import Ledger
+from jobs.ledger_rows import STUDY_RUN, Run, new_id, run_rows
+from jobs.records import decode
+from jobs.specs import RunSpec, SpecHash, StudySpec, canonical_json, spec_hash
+from jobs.states import State
+from jobs.store import fit_rows
+
+FORMAT = 1
+"""Version of the folder that is read here."""
+
+
+class ImportRefusedError(ValueError):
+    """A folder cannot be imported; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did."""
+
+    studies: list[str]
+    """Studies of the folder, by their ids in this lab."""
+    runs: int
+    """Runs that are new to this lab."""
+    known: int
+    """Runs that it had already."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One run that the offline worker finished."""
+
+    folder: Path
+    spec: RunSpec
+    outcome: Outcome
+    environment: Mapping[str, Any]
+
+    @property
+    def ended(self) -> datetime:
+        """When its outcome was written."""
+        return datetime.fromtimestamp((self.folder / Outcome.FILE).stat().st_mtime, UTC)
+
+    @property
+    def started(self) -> datetime:
+        """When its last attempt began."""
+        return self.ended - timedelta(seconds=self.outcome.seconds)
+
+
+@dataclass
+class Rows:
+    """Rows that an import adds, by table."""
+
+    runs: list[tuple[Run, RunSpec]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    summaries: list[dict[str, Any]] = field(default_factory=list)
+    records: dict[str, list[pa.Table]] = field(default_factory=dict)
+
+
+def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
+    """Store a folder of the offline worker; runs that are here already, by their spec, are left as they are.
+
+    Raises:
+        ImportRefusedError: It has another format, a run of it is not done, or its records are not whole.
+    """
+    head = json.loads((path / "study.json").read_text(encoding="utf-8"))
+    if head["format"] != FORMAT:
+        message = (
+            f"{path} has format {head['format']}; this version of Symmetry Lab reads {FORMAT}: upgrade it"
+        )
+        raise ImportRefusedError(message)
+    made = {
+        key: _read_run(path / "runs" / key) for key in dict.fromkeys(plan["run"] for plan in head["runs"])
+    }
+    names, rows = dict[SpecHash, str](), Rows()
+    for key, found in made.items():
+        known = ledger.done(key, whole=_is_whole(found))
+        names[key] = known or new_id("r")
+        if known is None:
+            inputs = {source: names[source] for source in found.spec.inputs()}
+            _collect(ledger, rows, found, Run(names[key], found.spec.kind, key, inputs, found.started))
+    new = {run.hash: run for run, _ in rows.runs}
+    spec = registry.study_spec(head["study"]) if head["study"] else made[head["runs"][-1]["run"]].spec
+    plan = [(entry["role"], names[entry["run"]], entry["run"] not in new) for entry in head["runs"]]
+    study, tables = _study_rows(ledger, spec, plan)
+    for key, run in new.items():
+        shutil.copytree(path / "runs" / key, lab.runs / run.run, ignore=shutil.ignore_patterns("*.lock"))
+    ledger.store.adopt(_run_tables(rows) | tables).result()
+    ledger.load()
+    return Imported([study], len(new), len(made) - len(new))
+
+
+def _read_run(folder: Path) -> Made:
+    """One finished run.
+
+    Raises:
+        ImportRefusedError: It is not done, or was made by a version that computes something else.
+    """
+    outcome = Outcome.read(folder)
+    if outcome is None or outcome.state != "done":
+        state = outcome.state if outcome else "not finished"
+        message = f"run {folder.name} is {state}: let the offline worker finish the study (--resume) and import then"
+        raise ImportRefusedError(message)
+    spec = registry.run_spec((folder / "spec.json").read_text(encoding="utf-8"))
+    if spec_hash(spec) != folder.name:
+        message = f"run {folder.name} has a spec whose hash is {spec_hash(spec)}: another version of Symmetry Lab made it"
+        raise ImportRefusedError(message)
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    return Made(folder, spec, outcome, environment)
+
+
+def _is_whole(run: Made) -> bool:
+    """Whether the folder has all artifacts that its records name."""
+    batches = (decode(payload) for _, payload in spool.read(run.folder / "records.spool"))
+    paths = [path for table, rows in batches if table == "artifact" for path in rows["path"].to_pylist()]
+    return all((run.folder / path).is_file() for path in paths)
+
+
+def _collect(ledger: Ledger, rows: Rows, made: Made, run: Run) -> None:
+    """Add one new run's rows.
+
+    Raises:
+        ImportRefusedError: Its spool lacks batches.
+    """
+    payloads = [payload for _, payload in spool.read(made.folder / "records.spool")]
+    if len(payloads) < made.outcome.batches:
+        message = f"run {made.folder.name} made {made.outcome.batches} batches of records, {len(payloads)} are readable"
+        raise ImportRefusedError(message)
+    for table, batch in map(decode, payloads):
+        rows.records.setdefault(table, []).append(fit_rows(ledger.store.tables, run.run, table, batch))
+    device = {"device": made.environment.get("device"), "threads": made.environment.get("threads")}
+    for state, time, payload in (
+        (State.QUEUED, made.started, {"reason": "carried out without a server, imported"}),
+        (State.RUNNING, made.started, device),
+        (State.DONE, made.ended, {"seconds": made.outcome.seconds, "batches": made.outcome.batches}),
+    ):
+        text = json.dumps(payload)
+        rows.events.append({"run": run.run, "time": time, "type": state, "attempt": 1, "payload": text})
+    rows.runs.append((run, made.spec))
+    if payloads:
+        rows.batches.append({"run": run.run, "first": 0, "count": len(payloads)})
+    for name, value in made.outcome.summary.items():
+        number = float("nan") if value is None else value
+        rows.summaries.append({"run": run.run, "name": name, "value": number})
+
+
+def _run_tables(rows: Rows) -> dict[str, pa.Table]:
+    """The rows of new runs as Arrow tables, without those that are empty."""
+    tables = {table: pa.concat_tables(parts) for table, parts in rows.records.items()}
+    listed = (
+        ("run_event", rows.events, _EVENT),
+        ("batch", rows.batches, None),
+        ("summary", rows.summaries, _SUMMARY),
+    )
+    tables |= {table: pa.Table.from_pylist(content, schema) for table, content, schema in listed if content}
+    return tables | ({"run": run_rows(rows.runs)} if rows.runs else {})
+
+
+def _study_rows(
+    ledger: Ledger, spec: StudySpec | RunSpec, plan: Sequence[tuple[str, str, bool]]
+) -> tuple[str, dict[str, pa.Table]]:
+    """The study's id, and its rows unless this lab has a study with the same spec and runs.
+
+    Args:
+        ledger: Runs and studies of the lab.
+        spec: The study's spec.
+        plan: Role, run and whether that was known already, for each of its runs.
+    """
+    text = canonical_json(spec)
+    query = "SELECT study FROM study_current WHERE NOT deleted AND spec = $spec ORDER BY created"
+    runs = list(dict.fromkeys(run for _, run, _ in plan))
+    for found in ledger.store.read(query, {"spec": text})["study"].to_pylist():
+        if ledger.studies[found].runs == runs:
+            return found, {}
+    study, now = new_id("s"), datetime.now(UTC)
+    members = [
+        {"study": study, "position": position, "role": role, "run": run, "reused": reused}
+        for position, (role, run, reused) in enumerate(plan)
+    ]
+    head = {"study": [study], "time": [now], "kind": [spec.kind], "title": [""], "spec": [text]}
+    event = {"study": [study], "time": [now], "type": ["created"], "payload": ["{}"]}
+    return study, {
+        "study": pa.table(head),
+        "study_event": pa.table(event),
+        "study_run": pa.Table.from_pylist(members, STUDY_RUN),
+    }
+
+
+_TIME = pa.timestamp("us", "UTC")
+_EVENT = pa.schema(
+    [
+        ("run", pa.string()),
+        ("time", _TIME),
+        ("type", pa.string()),
+        ("attempt", pa.int32()),
+        ("payload", pa.string()),
+    ]
+)
+_SUMMARY = pa.schema([("run", pa.string()), ("name", pa.string()), ("value", pa.float64())])

@@ -1,0 +1,117 @@
+"""Made-up results: frames for charts and tables, and a lab whose runs ended without being carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from jobs import queries
+from jobs.ledger import Move
+from jobs.registry import tables
+from jobs.service import Service
+from jobs.states import State
+from jobs.studies import lmc_results
+
+HEIGHTS = {"standard": 0.62, "rebasin": 0.027, "sigma": 0.75, "w": 0.005}
+ALPHAS = np.linspace(0, 1, 25)
+
+
+def points(heights: dict[str, float] = HEIGHTS, pairs: int = 5, seed: int = 0) -> pd.DataFrame:
+    """Hills over the path: columns treatment, pair, alpha, value."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for treatment, height in heights.items():
+        for pair in range(pairs):
+            hill = height * (1 + 0.25 * random.standard_normal()) * np.exp(-(((ALPHAS - 0.5) / 0.14) ** 2))
+            values = 0.07 + 0.01 * random.standard_normal() + hill
+            rows += [
+                {"treatment": treatment, "pair": pair, "alpha": a, "value": v}
+                for a, v in zip(ALPHAS, values, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def results(pairs: int = 5, *, paper: bool = False) -> dict[str, pa.Table]:
+    """The four result tables of an LMC study, from made-up paths on both splits."""
+    frame = points(pairs=pairs)
+    runs = {f"{treatment}/path/0": f"r{treatment}" for treatment in HEIGHTS}
+    parts = [
+        frame.assign(
+            run="r" + frame["treatment"],
+            split=split,
+            loss=frame["value"] * scale,
+            accuracy=1 - frame["value"] / 5,
+        )
+        for split, scale in (("train", 0.5), ("test", 1.0))
+    ]
+    columns = ["run", "pair", "alpha", "split", "loss", "accuracy"]
+    table = pa.Table.from_pandas(pd.concat(parts)[columns], preserve_index=False)
+    paths = lmc_results.paths(table, runs, block=pairs)
+    return {
+        "summary": lmc_results.summary(paths, lmc_results.PAPER if paper else {}),
+        "pairs": lmc_results.by_pair(paths),
+        "curves": lmc_results.curves(paths),
+        "paths": lmc_results.as_table(paths),
+    }
+
+
+def finish(lab: Service, study: str, only: Callable[[str], bool] = lambda _role: True) -> None:
+    """Take a study's runs through their states to the end, with made-up records."""
+    for member in queries.study(lab.store, study)["runs"]:
+        if only(member["role"]):
+            start(lab, member["run"])
+            end(lab, member["run"], member["role"])
+
+
+def start(lab: Service, run: str) -> None:
+    """A worker has it."""
+    lab.ledger.move([Move(run, State.RUNNING, {"device": "cpu", "threads": 1})], attempt=1)
+    lab.run_folder(run).mkdir(exist_ok=True)
+
+
+def end(lab: Service, run: str, role: str) -> None:
+    """It is done, and its records, log and environment are there."""
+    folder = lab.run_folder(run)
+    (folder / "log.txt").write_text("epoch 1\nepoch 2\n", encoding="utf-8")
+    (folder / "environment.json").write_text('{"commit": null, "device": "cpu"}', encoding="utf-8")
+    treatment, part, _ = role.split("/")
+    batches = {"train": _metrics, "path": _path_points, "align": _alignment}[part](treatment)
+    lab.store.ingest(run, 0, batches).result()
+    lab.ledger.move(
+        [Move(run, State.DONE, {"batches": len(batches)}, {"test/loss": 0.07, "test/accuracy": 0.98})]
+    )
+
+
+def _metrics(_treatment: str) -> list[tuple[str, pa.RecordBatch]]:
+    rows = [
+        {"member": member, "name": name, "step": step, "value": 1 / step + 0.01 * member}
+        for member in range(4)
+        for name in ("train/loss", "test/loss", "test/accuracy")
+        for step in (1, 2, 3)
+    ]
+    return [("metric", pa.RecordBatch.from_pylist(rows, schema=tables()["metric"]))]
+
+
+def _path_points(treatment: str) -> list[tuple[str, pa.RecordBatch]]:
+    frame = points({treatment: HEIGHTS[treatment]}, pairs=2)
+    rows = [
+        {
+            "pair": row.pair,
+            "alpha": row.alpha,
+            "split": split,
+            "loss": row.value,
+            "accuracy": 1 - row.value / 5,
+        }
+        for split in ("train", "test")
+        for row in frame.itertuples()
+    ]
+    return [("path_point", pa.RecordBatch.from_pylist(rows, schema=tables()["path_point"]))]
+
+
+def _alignment(_treatment: str) -> list[tuple[str, pa.RecordBatch]]:
+    row = {"restart": 0, "objective": 9.0, "identity_objective": 4.0, "sweeps": 3}
+    rows = [row | {"pair": pair} for pair in range(2)]
+    return [("alignment", pa.RecordBatch.from_pylist(rows, schema=tables()["alignment"]))]

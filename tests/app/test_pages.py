@@ -1,0 +1,226 @@
+"""Every page draws in every state of a lab, says what is so, and what to do next where there is nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import made_up
+import pytest
+import streamlit as st
+from conftest import Visit
+from streamlit.testing.v1 import AppTest
+
+from app import navigation
+from jobs import queries
+from jobs.ledger import Move
+from jobs.service import Service
+from jobs.states import State
+from jobs.studies import lmc
+
+SMOKE = lmc.PRESETS["smoke"]
+
+
+def words(page: AppTest) -> str:
+    """Everything that a page says."""
+    said = [
+        *page.markdown,
+        *page.title,
+        *page.subheader,
+        *page.caption,
+        *page.html,
+        *page.error,
+        *page.warning,
+    ]
+    return "\n".join(str(element.value if hasattr(element, "value") else element.proto) for element in said)
+
+
+def labels(page: AppTest) -> list[str]:
+    return [button.label for button in page.button]
+
+
+def test_every_page_module_says_what_navigation_needs() -> None:
+    found = navigation.modules()
+    assert {"", "launch", "runs", "run", "studies", "study"} <= set(found)
+    for url, module in found.items():
+        assert url == module.URL
+        assert module.TITLE
+        assert module.ICON.startswith(":material/")
+
+
+def test_pages_of_one_run_or_study_are_found_by_address_only() -> None:
+    assert {url for url, module in navigation.modules().items() if module.GROUP is None} == {"run", "study"}
+
+
+@pytest.mark.parametrize(
+    ("url", "way_on"),
+    [("", "Start the demo study"), ("runs", "Launch a study"), ("studies", "Launch the first one")],
+)
+def test_an_empty_lab_says_what_to_do_next(visit: Visit, url: str, way_on: str) -> None:
+    assert way_on in labels(visit(url))
+
+
+@pytest.mark.parametrize("url", ["study", "run"])
+@pytest.mark.parametrize("name", ["", "nonesuch"])
+def test_an_address_that_names_nothing_says_so(visit: Visit, url: str, name: str) -> None:
+    page = visit(url, id=name) if name else visit(url)
+    assert f"No such {url}" in words(page)
+    assert name in words(page)
+
+
+def test_the_demo_button_queues_the_demo_study(lab: Service, visit: Visit) -> None:
+    page = visit()
+    next(button for button in page.button if button.label == "Start the demo study").click().run()
+    (study,) = queries.studies(lab.store).to_pylist()
+    assert lmc.Spec.model_validate_json(study["spec"]) == lmc.PRESETS["laptop"]
+
+
+@pytest.mark.parametrize("preset", lmc.PRESETS)
+def test_launch_starts_exactly_the_preset_it_shows(lab: Service, visit: Visit, preset: str) -> None:
+    page = visit("launch", preset=preset)
+    next(button for button in page.button if button.label == "Start").click().run()
+    (study,) = queries.studies(lab.store).to_pylist()
+    assert lmc.Spec.model_validate_json(study["spec"]) == lmc.PRESETS[preset]
+
+
+def test_a_wrong_field_names_itself_and_what_is_accepted_and_nothing_is_queued(
+    lab: Service, visit: Visit
+) -> None:
+    page = visit("launch", preset="smoke")
+    next(number for number in page.number_input if number.label == "Width").set_value(0).run()
+    assert "network.width: 0; accepted: an integer from 1 to 8192" in words(page)
+    start = next(button for button in page.button if button.label == "Start")
+    assert start.disabled
+    assert queries.studies(lab.store).num_rows == 0
+
+
+def test_launch_says_what_a_study_takes_and_what_is_done_already(lab: Service, visit: Visit) -> None:
+    assert "<dd>12</dd>" in words(visit("launch", preset="smoke"))
+    made_up.finish(lab, lab.submit(SMOKE))
+    assert "8, all of them done" in words(visit("launch", preset="smoke"))
+
+
+def test_clone_with_edits_fills_the_form_with_the_study(lab: Service, visit: Visit) -> None:
+    study = lab.submit(SMOKE.model_copy(update={"seed": 77}))
+    page = visit("launch", **{"from": study})
+    assert next(number for number in page.number_input if number.label == "Seed").value == 77
+    next(number for number in page.number_input if number.label == "Mask seed").set_value(5).run()
+    next(button for button in page.button if button.label == "Start").click().run()
+    specs = [lmc.Spec.model_validate_json(text) for text in queries.studies(lab.store)["spec"].to_pylist()]
+    assert SMOKE.model_copy(update={"seed": 77, "mask_seed": 5}) in specs
+
+
+@pytest.mark.parametrize("quantity", ["loss", "accuracy"])
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_a_finished_study_shows_its_answer_and_table(
+    lab: Service, visit: Visit, quantity: str, split: str
+) -> None:
+    study = lab.submit(SMOKE)
+    made_up.finish(lab, study)
+    page = visit("study", id=study, quantity=quantity, split=split)
+    said = words(page)
+    assert said.count('class="lab-card"') == 4
+    assert said.count("n = 2") == 4
+    assert "Midpoint barrier" in said
+    assert "Why σ-Asymmetric can lie above Standard" in said
+    assert {"Clone with edits", "Resume", "Cancel"} & set(labels(page)) == {"Clone with edits"}
+    assert [button.label for button in page.download_button][-2:] == ["CSV", "LaTeX"]
+
+
+def test_a_study_on_its_way_shows_what_is_done_and_can_be_cancelled(lab: Service, visit: Visit) -> None:
+    study = lab.submit(SMOKE)
+    made_up.finish(lab, study, lambda role: role.startswith("standard"))
+    page = visit("study", id=study)
+    assert words(page).count("n = 2") == 1
+    assert words(page).count("0 of 2 pairs") == 3
+    next(button for button in page.button if button.label == "Cancel").click().run()
+    states = {run["role"]: run["state"] for run in queries.study(lab.store, study)["runs"]}
+    assert {state for role, state in states.items() if role.startswith("standard")} == {"done"}
+    assert {state for role, state in states.items() if not role.startswith("standard")} == {"cancelled"}
+    assert "Resume" in labels(page)
+
+
+def test_a_study_made_of_finished_runs_says_so(lab: Service, visit: Visit) -> None:
+    made_up.finish(lab, lab.submit(SMOKE))
+    again = lab.submit(SMOKE)
+    assert "8 of them reused" in words(visit("study", id=again))
+
+
+def test_the_paper_stands_beside_mnist_only(lab: Service, visit: Visit) -> None:
+    for spec, beside in ((lmc.PRESETS["paper"], True), (SMOKE, False)):
+        study = lab.submit(spec.model_copy(update={"pairs": 2}))
+        made_up.finish(lab, study)
+        said = words(visit("study", id=study))
+        assert ("Beside the paper" in said) is beside
+        assert ("0.188" in said) is beside
+
+
+@pytest.mark.parametrize("role", ["w/train/0", "rebasin/align/0", "rebasin/path/0"])
+def test_a_run_of_any_kind_has_a_page(lab: Service, visit: Visit, role: str) -> None:
+    study = lab.submit(SMOKE)
+    run = queries.study(lab.store, study)["roles"][role]
+    assert "waits" in words(visit("run", id=run))
+    made_up.finish(lab, study)
+    page = visit("run", id=run)
+    assert "test accuracy 98 %" in words(page)
+    assert "epoch 2" in "".join(code.value for code in page.code)
+    assert "unknown" in words(page)
+
+
+def test_a_failed_run_shows_its_error_and_can_be_resumed(lab: Service, visit: Visit) -> None:
+    run = queries.study(lab.store, lab.submit(SMOKE))["roles"]["standard/train/0"]
+    made_up.start(lab, run)
+    lab.ledger.move([Move(run, State.FAILED, {"error": "the disk is full"})])
+    page = visit("run", id=run)
+    assert "the disk is full" in words(page)
+    next(button for button in page.button if button.label == "Resume").click().run()
+    assert queries.run(lab.store, run)["state"] == "queued"
+
+
+def test_runs_are_filtered_by_the_address(lab: Service, visit: Visit) -> None:
+    made_up.finish(lab, lab.submit(SMOKE), lambda role: role == "standard/train/0")
+    assert "8 runs" in words(visit("runs"))
+    assert "1 run" in words(visit("runs", state="done"))
+    assert "3 runs" in words(visit("runs", kind="train"))
+    assert "No run fits" in str(visit("runs", q="nonesuch").info[0].value)
+
+
+@pytest.mark.parametrize("url", ["", "study", "studies", "runs", "run"])
+def test_pages_poll_while_something_goes_on_and_then_no_more(
+    lab: Service, visit: Visit, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = lab.submit(SMOKE)
+    name = queries.study(lab.store, study)["roles"]["w/train/0"] if url == "run" else study
+    intervals: list[float | None] = []
+    fragment = st.fragment
+
+    def noted(draw: Any, *, run_every: float | None) -> Any:
+        intervals.append(run_every)
+        return fragment(draw, run_every=run_every)
+
+    monkeypatch.setattr(st, "fragment", noted)
+    visit(url, id=name)
+    assert intervals
+    assert all(intervals)
+    made_up.finish(lab, study)
+    intervals.clear()
+    visit(url, id=name)
+    assert not any(intervals)
+
+
+def test_studies_are_listed_with_their_answers(lab: Service, visit: Visit) -> None:
+    study = lab.submit(SMOKE, title="My first")
+    made_up.finish(lab, study)
+    page = visit("studies")
+    assert "8 of 8 runs" in words(page)
+    assert words(page).count('class="lab-strip"') == 1
+    assert [link.label for link in page.page_link] == ["My first"]
+
+
+def test_a_run_that_is_a_study_of_its_own_has_a_page_for_both(lab: Service, visit: Visit) -> None:
+    spec = lmc.expand(SMOKE)[0].spec
+    study = lab.submit(spec)
+    (run,) = queries.study(lab.store, study)["runs"]
+    visit("study", id=study)
+    visit("run", id=run["run"])
+    visit("studies")
+    visit()
