@@ -1,0 +1,1 @@
+"""What people see: pages and charts, and the server they run in."""

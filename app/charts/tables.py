@@ -1,0 +1,175 @@
+"""The table of results: for the page, for a spreadsheet and for a paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import pandas as pd
+
+from app import theme
+from app.charts.quantities import ACCURACY, Quantity
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers: each cell a mean and its sample standard deviation, NaN where there is none."""
+
+    title: str
+    unit: str
+    cells: list[tuple[float, float]]
+    digits: int
+    spread_digits: int
+
+
+def selected(summary: pd.DataFrame, quantity: Quantity, split: str) -> pd.DataFrame:
+    """The rows of one split and quantity, in the unit that people read."""
+    rows = summary[(summary["split"] == split) & (summary["quantity"] == quantity.key)].copy()
+    measured = [name for name in rows.columns if name.startswith(("barrier", "endpoint", "paper"))]
+    rows[measured] = rows[measured].astype(float) * quantity.factor
+    return rows
+
+
+def accuracies(summary: pd.DataFrame, split: str) -> dict[str, tuple[float, float]]:
+    """Mean and spread of the networks' accuracy by treatment, in %."""
+    rows = selected(summary, ACCURACY, split)
+    return dict(zip(rows["treatment"], zip(rows["endpoint"], rows["endpoint_std"], strict=True), strict=True))
+
+
+def columns(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> list[Column]:
+    """What is told of each treatment: barriers, the paper's where it compares, endpoints, number of pairs."""
+    rows = selected(summary, quantity, split).set_index("treatment").reindex(list(treatments))
+    barrier, digits = quantity.barrier_unit, quantity.digits
+
+    def column(title: str, unit: str, name: str, digits: int, spread_digits: int | None = None) -> Column:
+        cells = zip(rows[name], rows.get(f"{name}_std", [math.nan] * len(rows)), strict=True)
+        return Column(title, unit, list(cells), digits, digits if spread_digits is None else spread_digits)
+
+    found = [column("Barrier, midpoint", barrier, "barrier_midpoint", digits)]
+    if rows["paper_barrier_midpoint"].notna().any():
+        found.append(column("Paper, midpoint", barrier, "paper_barrier_midpoint", 3, 2))
+    found.append(column("Barrier, maximum", barrier, "barrier_maximum", digits))
+    found.append(column(f"Endpoint {split} {quantity.key}", quantity.unit, "endpoint", digits))
+    if quantity is not ACCURACY:
+        accuracy = accuracies(summary, split)
+        cells = [accuracy.get(key, (math.nan, math.nan)) for key in treatments]
+        found.append(Column(f"Endpoint {split} accuracy", "%", cells, ACCURACY.digits, ACCURACY.digits))
+    return [*found, column("Pairs", "n", "pairs", 0)]
+
+
+def html(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
+    """The results of one split and quantity as an HTML table, with dashes for what is not done yet."""
+    told = columns(treatments, summary, quantity, split)
+    heads = _cells((f"{escape(c.title)}<small>{escape(c.unit)}</small>" for c in told), "th")
+    lines = [f'<tr><th scope="col">Treatment<small>&nbsp;</small></th>{heads}</tr>']
+    for place, key in enumerate(treatments):
+        cells = _cells((with_spread(*c.cells[place], c.digits, c.spread_digits) for c in told), "td")
+        name = f"{swatch(key)}{escape(theme.treatment(key).label)}"
+        lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+    table = f"<thead>{lines[0]}</thead><tbody>{''.join(lines[1:])}</tbody>"
+    return f'<div class="lab-table-frame"><table class="lab-table">{table}</table></div>'
+
+
+def cards(
+    treatments: Iterable[str],
+    summary: pd.DataFrame,
+    quantity: Quantity,
+    split: str,
+    which: str,
+    *,
+    planned: int,
+) -> str:
+    """A card per treatment with its mean barrier, spread and n, as HTML; a dash where nothing is done yet.
+
+    Args:
+        treatments: What the study compares, in order.
+        summary: The study's summary so far.
+        quantity: What the barrier is in.
+        split: The images.
+        which: "midpoint" or "maximum".
+        planned: Pairs per treatment.
+    """
+    rows = selected(summary, quantity, split).set_index("treatment").to_dict("index")
+    accuracy = accuracies(summary, split)
+    cards = []
+    for key in treatments:
+        name = f'<p class="name">{swatch(key)}{escape(theme.treatment(key).label)}</p>'
+        value, told = MISSING, f"0 of {planned} pairs"
+        if row := rows.get(key):
+            value = with_spread(
+                row[f"barrier_{which}"], row[f"barrier_{which}_std"], quantity.digits, quantity.digits
+            )
+            told = f"n = {row['pairs']}" if row["pairs"] == planned else f"{row['pairs']} of {planned} pairs"
+            told += f" · {split} accuracy {number(accuracy[key][0], ACCURACY.digits)} %"
+        cards.append(
+            f'<section class="lab-card">{name}<p class="value">{value}</p><p class="note">{told}</p></section>'
+        )
+    return f'<div class="lab-cards">{"".join(cards)}</div>'
+
+
+def strip(treatments: Iterable[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
+    """Midpoint barriers in one line, as HTML, for lists of studies."""
+    rows = selected(summary, quantity, split)
+    means = dict(zip(rows["treatment"], rows["barrier_midpoint"], strict=True))
+    told = []
+    for key in treatments:
+        value = number(means.get(key, math.nan), quantity.digits)
+        told.append(
+            f"<span><small>{swatch(key)}{escape(theme.treatment(key).label)}</small><b>{value}</b></span>"
+        )
+    return f'<div class="lab-strip">{"".join(told)}</div>'
+
+
+def latex(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
+    """The results of one split and quantity as a `booktabs` table."""
+    told = columns(treatments, summary, quantity, split)
+    heads = [f"{c.title} ({c.unit})".replace("%", r"\%") for c in told]
+    lines = [" & ".join(["Treatment", *heads])]
+    for place, key in enumerate(treatments):
+        cells = [_math(*c.cells[place], c.digits, c.spread_digits) for c in told]
+        lines.append(" & ".join([theme.treatment(key).latex, *cells]))
+    rows = [rf"{line} \\" for line in lines]
+    body = "\n".join([r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"])
+    note = f"% {split} {quantity.key}: mean and sample standard deviation over pairs"
+    return f"{note}\n\\begin{{tabular}}{{l{'r' * len(told)}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A whole table at full precision, in stored units: nats, and accuracy from 0 to 1."""
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def number(value: float, digits: int) -> str:
+    """A number with a fixed count of decimals and a typographic minus; a dash for NaN."""
+    if math.isnan(value):
+        return MISSING
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def with_spread(mean: float, std: float, digits: int, spread_digits: int) -> str:
+    """Mean and sample standard deviation as HTML; a single measurement has no spread."""
+    if math.isnan(mean) or math.isnan(std):
+        return number(mean, digits)
+    return f'{number(mean, digits)} <span class="spread">± {number(std, spread_digits)}</span>'
+
+
+def swatch(treatment: str) -> str:
+    """A square in the treatment's colour, as HTML."""
+    return f'<i class="lab-swatch" style="background:{theme.treatment(treatment).colour}"></i>'
+
+
+def _cells(texts: Iterable[str], tag: str) -> str:
+    scope = ' scope="col"' if tag == "th" else ""
+    return "".join(f'<{tag} class="number"{scope}>{text}</{tag}>' for text in texts)
+
+
+def _math(mean: float, std: float, digits: int, spread_digits: int) -> str:
+    if math.isnan(mean):
+        return "--"
+    return f"${mean:.{digits}f}$" if math.isnan(std) else rf"${mean:.{digits}f} \pm {std:.{spread_digits}f}$"

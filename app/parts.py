@@ -1,0 +1,130 @@
+"""Pieces that pages are made of: badges, cards, facts, progress, empty states and parts that poll."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import Literal
+
+import altair as alt
+import streamlit as st
+
+from app import navigation, theme, wording
+from jobs import service
+from jobs.service import Service
+from jobs.states import NotAllowedError
+
+BEAT = 1.0
+"""Seconds between two looks at what is going on."""
+
+
+def lab() -> Service:
+    """The lab of this process."""
+    return service.current()
+
+
+def live(part: Callable[[], bool], *, going_on: bool) -> None:
+    """Draws a part again every second while something goes on, then the page once more, and polls no longer.
+
+    Args:
+        part: Draws; says whether the page is still up to date and something still goes on.
+        going_on: Whether something goes on now.
+    """
+
+    def draw() -> None:
+        if not part() and going_on:
+            st.rerun()
+
+    st.fragment(draw, run_every=BEAT if going_on else None)()
+
+
+def badge(state: str) -> None:
+    """A state in its colour, its meaning as a tooltip."""
+    look = theme.STATES[state]
+    st.badge(state, icon=look.icon, color=look.colour, help=look.meaning)  # type: ignore[arg-type]
+
+
+def chips(texts: Iterable[str]) -> None:
+    """Short facts in grey."""
+    for text in texts:
+        st.badge(text, color="gray")
+
+
+def empty(heading: str, text: str, url: str, label: str, icon: str) -> None:
+    """What a page shows that has nothing to show yet: why, and the way on."""
+    with st.container(border=True, horizontal_alignment="center", key=f"empty-{url}"):
+        st.space("small")
+        st.subheader(heading, anchor=False, text_alignment="center", width="content")
+        st.markdown(text, text_alignment="center", width="content")
+        if st.button(label, icon=icon, type="primary", key=f"empty-go-{url}"):
+            st.switch_page(navigation.page(url))
+        st.space("small")
+
+
+def html(text: str) -> None:
+    """Markup made by this app; values from outside are escaped where it is made."""
+    st.html(text)
+
+
+def facts(pairs: Mapping[str, str]) -> None:
+    """Names and values, one a line."""
+    lines = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())
+    html(f'<dl class="lab-facts">{"".join(lines)}</dl>')
+
+
+def note(markup: str) -> None:
+    """A paragraph of explanation."""
+    html(f'<p class="lab-note">{markup}</p>')
+
+
+def chart(drawing: alt.LayerChart | None, height: int, key: str) -> None:
+    """A chart in a place of its height, which is kept while it loads and, with None, until there is one."""
+    with st.container(height=height, border=False, key=f"place-{key}"):
+        if drawing is None:
+            st.skeleton(height=height - 20)
+        else:
+            st.altair_chart(drawing, width="stretch", key=key)
+
+
+def progress(fraction: float, left: str, right: str) -> None:
+    """A bar with words above it."""
+    html(
+        f'<div class="lab-progress"><span><b>{fraction:.0%}</b> {escape(left)}</span><span>{escape(right)}</span></div>'
+        f'<div class="lab-bar" role="progressbar" aria-valuenow="{fraction * 100:.0f}" aria-label="progress">'
+        f'<i style="width:{fraction:.1%}"></i></div>'
+    )
+
+
+def finished(left: str, right: str) -> None:
+    """What stands in the place of `progress` when it is over, in the same height."""
+    html(
+        f'<div class="lab-progress"><span>{escape(left)}</span><span>{escape(right)}</span></div>'
+        '<div class="lab-bar over"></div>'
+    )
+
+
+def choice(label: str, key: str, options: Sequence[str]) -> str:
+    """One of a few names, kept in the address under `key`; the first is the default."""
+    chosen = st.segmented_control(
+        label, options, default=options[0], required=True, key=key, bind="query-params"
+    )
+    assert chosen is not None
+    return chosen
+
+
+Verb = Literal["cancel", "resume", "delete"]
+
+
+def act(verb: Verb, ids: list[str]) -> bool:
+    """Does what a button says and tells how it went; whether it was done."""
+    try:
+        changed = getattr(lab(), verb)(ids)
+    except NotAllowedError as refused:
+        st.toast(str(refused), icon=":material/error:", duration="long")
+        return False
+    told = {"cancel": "told to stop", "resume": "queued again", "delete": "deleted"}[verb]
+    number = len(ids) if changed is None else len(changed)
+    st.toast(
+        f"{wording.count(number, 'run' if changed is not None else 'item')} {told}", icon=":material/check:"
+    )
+    return True

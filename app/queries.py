@@ -1,0 +1,204 @@
+"""From the lab to DataFrames that charts and tables take; nothing here draws."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from app import wording
+from app.charts.quantities import Quantity
+from jobs import planning, queries
+from jobs.estimates import Estimate
+from jobs.service import Service, current
+from jobs.specs import StudySpec, spec_hash
+from jobs.states import FINISHED
+
+
+def is_going_on(state: str) -> bool:
+    """Whether a run or study in this state will still change by itself."""
+    return state not in FINISHED
+
+
+def results(study: str, state: str) -> Mapping[str, pa.Table]:
+    """A study's result tables; those of a finished one stay as they are and are kept in memory."""
+    lab = current()
+    return _finished(lab.folder, study) if state == "done" else lab.results(study)
+
+
+@lru_cache(maxsize=256)
+def _finished(_folder: Path, study: str) -> Mapping[str, pa.Table]:
+    return current().results(study)
+
+
+def paths(results: Mapping[str, pa.Table], quantity: Quantity, split: str) -> pd.DataFrame:
+    """Every pair's path: columns treatment, pair, alpha, value (in the unit that people read)."""
+    frame = _chosen(results["paths"], quantity, split)
+    return frame[["treatment", "pair", "alpha"]].assign(value=_finite(frame["value"]) * quantity.factor)
+
+
+def barriers(results: Mapping[str, pa.Table], quantity: Quantity, split: str, which: str) -> pd.DataFrame:
+    """Every pair's barrier: columns treatment, pair, value. `which` is "midpoint" or "maximum"."""
+    frame = _chosen(results["pairs"], quantity, split)
+    return frame[["treatment", "pair"]].assign(value=_finite(frame[f"barrier_{which}"]) * quantity.factor)
+
+
+def metrics(service: Service, run: str) -> pd.DataFrame:
+    """A run's curves: columns quantity, split, member, step, value (in stored units)."""
+    frame: pd.DataFrame = queries.metrics(service.store, [run]).to_pandas()
+    frame = frame[frame["name"].str.count("/") == 1]
+    frame[["split", "quantity"]] = frame["name"].str.split("/", expand=True).reindex(columns=[0, 1])
+    frame["value"] = _finite(frame["value"])
+    return frame[["quantity", "split", "member", "step", "value"]].reset_index(drop=True)
+
+
+def studies(service: Service) -> pd.DataFrame:
+    """Studies, newest first, with `spec` parsed and `heading` for people."""
+    frame: pd.DataFrame = queries.studies(service.store).to_pandas()
+    frame["spec"] = [json.loads(text) for text in frame["spec"]]
+    frame["heading"] = [
+        wording.study_title(title, spec) for title, spec in zip(frame["title"], frame["spec"], strict=True)
+    ]
+    return frame
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What the run table shows."""
+
+    text: str = ""
+    states: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    sort: str = "created"
+    descending: bool = True
+
+
+def runs(service: Service, wanted: Filter, page: int, size: int) -> tuple[pd.DataFrame, int]:
+    """One page of the run table and the number of runs on all pages.
+
+    Args:
+        service: The lab.
+        wanted: Which runs, in which order.
+        page: From 1.
+        size: Rows on a page.
+
+    Returns:
+        Columns run, title, kind, state, progress (0 to 1), time (what is left or was taken), created, error.
+    """
+    chosen: dict[str, Any] = {
+        "state": wanted.states or None,
+        "kind": wanted.kinds or None,
+        "text": wanted.text,
+    }
+    total = queries.count_runs(service.store, **chosen)
+    table = queries.runs(
+        service.store,
+        **chosen,
+        sort=wanted.sort,
+        descending=wanted.descending,
+        limit=size,
+        offset=(page - 1) * size,
+    )
+    rows = [_run_row(service, row) for row in table.to_pylist()]
+    names = ["run", "title", "kind", "state", "progress", "time", "created", "error"]
+    return pd.DataFrame(rows, columns=names), total
+
+
+def _run_row(service: Service, row: Mapping[str, Any]) -> dict[str, Any]:
+    fraction, time = run_time(service, row["run"], row["state"], row["seconds"])
+    kept = {name: row[name] for name in ("run", "title", "kind", "state", "created", "error")}
+    return kept | {"progress": fraction, "time": time}
+
+
+def run_time(service: Service, run: str, state: str, seconds: float | None) -> tuple[float, str]:
+    """Share of a run that is done, and in words what is left of it or how long it took."""
+    if state == "done":
+        return 1.0, f"took {wording.duration(seconds)}"
+    progress = service.progress(run) if is_going_on(state) else None
+    if progress is None:
+        return 0.0, ""
+    left = "" if progress.eta is None else f"{wording.duration(progress.eta)} left"
+    return progress.fraction, left
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a study will take before it is started."""
+
+    runs: int
+    reused: int
+    """Of these, how many are done already and are taken as they are."""
+    networks: int
+    seconds: float
+    """Rough, on this lab's device and slots."""
+    memory: int
+    """Bytes, of the largest run."""
+
+
+def forecast(service: Service, spec: StudySpec, *, fresh: bool) -> Forecast:
+    """Time and memory of a study, from the shapes of its runs."""
+    planned = planning.plan(spec)
+    costs = planning.estimates(planned)
+    reused = [] if fresh else [run.role for run in planned if service.ledger.reusable(spec_hash(run.spec))]
+    todo: list[Estimate] = [cost for role, cost in costs.items() if role not in reused]
+    slots = service.dispatcher.slots
+    device = slots[0].device if slots else "cpu"
+    seconds = [cost.seconds(device) for cost in todo]
+    at_once = max(1, min(len(slots), len(seconds)))
+    return Forecast(
+        runs=len(planned),
+        reused=len(reused),
+        networks=sum(len(getattr(run.spec, "seeds", ())) for run in planned),
+        seconds=max([sum(seconds) / at_once, *seconds], default=0.0),
+        memory=max((cost.bytes_memory for cost in todo), default=0),
+    )
+
+
+def tail(service: Service, run: str, lines: int = 200) -> str:
+    """The last lines of a run's log; empty where it has none yet."""
+    path = service.run_folder(run) / "log.txt"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 256 * lines))
+        text = file.read().decode(errors="replace")
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def environment(service: Service, run: str) -> dict[str, str]:
+    """Where a run was carried out: commit, versions, device; empty before it has started."""
+    path = service.run_folder(run) / "environment.json"
+    if not path.is_file():
+        return {}
+    return wording.flat(json.loads(path.read_text(encoding="utf-8")), missing="unknown")
+
+
+def records(service: Service, table: str, run: str, limit: int = 5000) -> pd.DataFrame:
+    """The first rows of one of a run's record tables."""
+    frame: pd.DataFrame = (
+        queries.records(service.store, table, [run]).slice(0, limit).drop_columns("run").to_pandas()
+    )
+    return frame
+
+
+def treatment(studies_of_run: Sequence[Mapping[str, Any]]) -> str:
+    """The treatment that a run belongs to by the parts it plays, "other" where that cannot be said."""
+    found = {str(study["role"]).partition("/")[0] for study in studies_of_run}
+    return found.pop() if len(found) == 1 else "other"
+
+
+def _chosen(table: pa.Table, quantity: Quantity, split: str) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame[(frame["quantity"] == quantity.key) & (frame["split"] == split)].reset_index(drop=True)
+
+
+def _finite(values: pd.Series) -> pd.Series:
+    """Values with NaN for what is not a finite number."""
+    return values.astype(float).where(np.isfinite(values.astype(float)))

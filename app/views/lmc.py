@@ -1,0 +1,146 @@
+"""Results of a linear mode connectivity study: barriers, paths, and the table beside the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import streamlit as st
+
+from app import parts, queries
+from app.charts import paths, tables
+from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
+
+Results = Mapping[str, pa.Table]
+SIGMA = """
+<b>Why σ-Asymmetric can lie above Standard.</b> FiGLU's fixed F leaves the symmetries of Linear → LayerNorm in place
+(a layer's weights may be scaled, or all its rows shifted by one vector, and the function stays the same), and a larger
+F makes the gates nearly hard and random, so that independently trained networks disagree more midway.
+"""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What of the results is shown."""
+
+    quantity: Quantity
+    split: str
+    which: str
+    """The barrier: "midpoint" or "maximum"."""
+
+
+def draw(study: Mapping[str, Any], results: Results) -> None:
+    """The view, with a dash or a placeholder for what is not there yet."""
+    spec, chosen = study["spec"], _controls()
+    cards = tables.cards(
+        spec["treatments"],
+        results["summary"].to_pandas(),
+        chosen.quantity,
+        chosen.split,
+        chosen.which,
+        planned=spec["pairs"],
+    )
+    st.html(cards)
+    place = "at the midpoint" if chosen.which == "midpoint" else "as maximum over the path"
+    parts.note(
+        f"{chosen.quantity.key.capitalize()} barrier {place} in {chosen.quantity.barrier_unit} on the {chosen.split} "
+        "images: mean ± sample standard deviation over pairs. All treatments share one scale."
+    )
+    _charts(spec, results, chosen)
+    _definitions(chosen.quantity, sigma="sigma" in spec["treatments"])
+    _table(study["study"], spec, results, chosen)
+
+
+BRIEF = "Loss barrier at the midpoint, test images (nats)"
+"""What the numbers of `brief` are."""
+
+
+def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) -> None:
+    """The answer alone, in one line or as cards."""
+    spec, summary = study["spec"], results["summary"].to_pandas()
+    if large:
+        st.html(tables.cards(spec["treatments"], summary, LOSS, "test", "midpoint", planned=spec["pairs"]))
+    else:
+        st.html(tables.strip(spec["treatments"], summary, LOSS, "test"))
+
+
+def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, str]]:
+    """What can be downloaded beside the table: file name -> (label, content)."""
+    name = study["study"]
+    frames = {
+        "pairs": "Barriers of each pair (CSV)",
+        "curves": "Mean curves (CSV)",
+        "paths": "All points of all paths (CSV)",
+    }
+    return {
+        f"{name}-{key}.csv": (label, tables.csv(results[key].to_pandas())) for key, label in frames.items()
+    }
+
+
+def _controls() -> Chosen:
+    with st.container(horizontal=True, gap="medium"):
+        split = parts.choice("Images", "split", ["test", "train"])
+        quantity = parts.choice("Quantity", "quantity", list(QUANTITIES))
+        which = parts.choice("Barrier", "barrier", ["midpoint", "maximum"])
+    return Chosen(QUANTITIES[quantity], split, which)
+
+
+def _charts(spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
+    quantity, split = chosen.quantity, chosen.split
+    points = queries.paths(results, quantity, split)
+    values = queries.barriers(results, quantity, split, chosen.which)
+    order = [key for key in spec["treatments"] if key in set(values["treatment"])]
+    title = f"{chosen.which} {split} {quantity.key} barrier ({quantity.barrier_symbol})"
+    left, right = st.columns([1.75, 1], gap="medium")
+    with left:
+        st.subheader(f"{quantity.key.capitalize()} on the straight path between two networks", anchor=False)
+        parts.chart(paths.interpolation(points, quantity, split) if order else None, paths.HEIGHT, "paths")
+    with right:
+        st.subheader("Barrier of each pair", anchor=False)
+        dots = paths.barriers(values, order, title, quantity.digits) if order else None
+        parts.chart(dots, paths.HEIGHT, "barriers")
+
+
+def _definitions(quantity: Quantity, *, sigma: bool) -> None:
+    rise = "drop of the accuracy" if quantity is ACCURACY else "rise of the loss"
+    parts.note(
+        f"<b>Midpoint barrier</b> (Lim et al. 2024): the {rise} halfway, at α = ½, against the mean of the two "
+        f"endpoints. <b>Maximum barrier</b>: the greatest {rise} over the whole path against the straight line between "
+        "the endpoints. Lines are means over pairs, bands one sample standard deviation, hairlines single pairs, dots "
+        "at the edges the trained networks."
+    )
+    if sigma:
+        parts.note(SIGMA)
+
+
+def _table(study: str, spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
+    summary = results["summary"].to_pandas()
+    paper = bool(summary["paper_barrier_midpoint"].notna().any())
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.subheader("Beside the paper" if paper else "Table", anchor=False, width="stretch")
+        told = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
+        _download("CSV", tables.csv(summary), f"{study}.csv", told)
+        if not summary.empty:
+            latex = tables.latex(spec["treatments"], summary, chosen.quantity, chosen.split)
+            _download(
+                "LaTeX",
+                latex,
+                f"{study}-{chosen.split}-{chosen.quantity.key}.tex",
+                "This table, for booktabs.",
+            )
+    st.html(tables.html(spec["treatments"], summary, chosen.quantity, chosen.split))
+    if paper:
+        parts.note("Paper: Lim et al. 2024, table 1, MLP on MNIST, mean and spread over at least 5 pairs.")
+    else:
+        parts.note(
+            f"The paper's numbers for MLPs are measured on MNIST and do not compare with {spec['data']}; the preset "
+            "“paper” on the Launch page measures what does."
+        )
+
+
+def _download(label: str, content: str, file: str, told: str) -> None:
+    st.download_button(
+        label, content, file, icon=":material/download:", on_click="ignore", help=told, key=f"table-{label}"
+    )

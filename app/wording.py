@@ -1,0 +1,135 @@
+"""Numbers, times and specs as people say them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from app.charts.quantities import QUANTITIES
+from jobs import registry
+from symcore.data.sources import SOURCES
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time: 0.4 s, 42 s, 3 min 20 s, 2 h 05 min; a dash for none."""
+    if seconds is None:
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(count: float) -> str:
+    """A number of bytes in decimal units: 512 B, 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def ago(time: datetime, now: datetime | None = None) -> str:
+    """How long ago something was: just now, 5 min ago, 3 h ago, and after a day the date."""
+    seconds = ((now or datetime.now(UTC)) - time).total_seconds()
+    if seconds < 45:
+        return "just now"
+    if seconds < 3600:
+        return f"{max(1, round(seconds / 60))} min ago"
+    if seconds < 86_400:
+        return f"{round(seconds / 3600)} h ago"
+    return time.strftime("%-d %b %Y")
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 5 runs."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def network(spec: Mapping[str, Any], data: str) -> str:
+    """A network by its layers, "MLP 64-128-128-128-10"; another kind by its name."""
+    if spec["kind"] != "mlp" or data not in SOURCES:
+        return str(spec["kind"])
+    source = SOURCES[data]
+    inputs = 1
+    for extent in source.input_shape:
+        inputs *= extent
+    return "MLP " + "-".join(map(str, [inputs, *[spec["width"]] * spec["depth"], source.classes]))
+
+
+DATA_NAMES = {"digits": "Digits", "mnist": "MNIST"}
+
+
+def study_title(title: str, spec: Mapping[str, Any]) -> str:
+    """The person's name for a study, else a lone run's title, else its data set and network, else its kind."""
+    if title:
+        return title
+    if spec["kind"] in registry.kinds():
+        run = registry.run_spec(spec)
+        return registry.kind_of(run).title(run)
+    if "data" in spec and "network" in spec:
+        return f"{DATA_NAMES.get(spec['data'], spec['data'])}, {network(spec['network'], spec['data'])}"
+    return kind_title(spec["kind"])
+
+
+def kind_title(kind: str) -> str:
+    """A study's kind by its title, a run's by its name."""
+    module = registry.studies().get(kind)
+    return kind.capitalize() if module is None else str(module.Spec.title)
+
+
+def headline(name: str, value: float) -> str:
+    """A number of a run's summary: "test accuracy 98.4 %", "test loss 0.072 nats", others by their names."""
+    split, _, key = name.rpartition("/")
+    quantity = QUANTITIES.get(key)
+    if quantity is None:
+        return f"{name} {value:.4g}".replace("/", " ")
+    return f"{split} {key} {value * quantity.factor:.3g} {quantity.unit}".strip()
+
+
+def flat(spec: Mapping[str, Any], prefix: str = "", *, missing: str = "default") -> dict[str, str]:
+    """A spec's settings by their dotted names, in its order; `missing` stands for null."""
+    found: dict[str, str] = {}
+    for name, value in spec.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{path}.", missing=missing)
+        else:
+            found[path] = missing if value is None else _setting(value)
+    return found
+
+
+def _setting(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        parts = (f"({_setting(item)})" if isinstance(item, list) else _setting(item) for item in value)
+        return ", ".join(parts) or "none"
+    return str(value)
+
+
+LABELS = {
+    "w": "W-Asymmetric networks",
+    "sigma": "σ-Asymmetric networks",
+    "restarts": "Restarts of Git Re-Basin",
+    "n_fix": "Fixed weights per row",
+    "kappa": "κ of fixed weights",
+    "std": "Standard deviation of F",
+    "points": "Points on a path",
+    "pairs": "Pairs per treatment",
+    "block": "Pairs per run",
+    "mask_per_pair": "New masks for each pair",
+}
+"""Labels of fields whose names are the field's symbols; others are labelled by their names."""
+
+
+def label(name: str) -> str:
+    """A field's label."""
+    return LABELS.get(name) or name.replace("_", " ").capitalize()
