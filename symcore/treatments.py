@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,11 +12,15 @@ from symcore.settings import Settings
 class Standard(Settings):
     """The network as it is, with all its permutation symmetries."""
 
+    label: ClassVar[str] = "standard"
+
     kind: Literal["standard"] = "standard"
 
 
 class WAsymmetric(Settings):
     """Some weights of every row fixed to random constants (Lim et al. 2024, section 3.1): F + D * W."""
+
+    label: ClassVar[str] = "W-Asymmetric"
 
     kind: Literal["w_asymmetric"] = "w_asymmetric"
     n_fix: tuple[Annotated[int, Field(ge=0)], ...] | None = None
@@ -27,6 +31,8 @@ class WAsymmetric(Settings):
 
 class SigmaAsymmetric(Settings):
     """Every hidden nonlinearity replaced by FiGLU, sigmoid(F x) * x (Lim et al. 2024, section 3.2)."""
+
+    label: ClassVar[str] = "σ-Asymmetric"
 
     kind: Literal["sigma_asymmetric"] = "sigma_asymmetric"
     std: float | None = Field(default=None, gt=0, le=1e3)

@@ -112,15 +112,17 @@ def cards(
 
 
 def strip(treatments: Iterable[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
-    """Midpoint barriers in one line, as HTML, for lists of studies."""
-    rows = selected(summary, quantity, split)
-    means = dict(zip(rows["treatment"], rows["barrier_midpoint"], strict=True))
+    """Midpoint barriers with their spread in one line, as HTML, for lists of studies."""
+    rows = selected(summary, quantity, split).set_index("treatment").reindex(list(treatments))
     told = []
-    for key in treatments:
-        value = number(means.get(key, math.nan), quantity.digits)
-        told.append(
-            f"<span><small>{swatch(key)}{escape(theme.treatment(key).label)}</small><b>{value}</b></span>"
-        )
+    for key, mean, spread in zip(
+        rows.index, rows["barrier_midpoint"], rows["barrier_midpoint_std"], strict=True
+    ):
+        value = f"<b>{number(mean, quantity.digits)}</b>"
+        if math.isfinite(spread):
+            value += f" <i>± {number(spread, quantity.digits)}</i>"
+        label = escape(theme.treatment(key).label)
+        told.append(f"<span><small>{swatch(key)}{label}</small><span>{value}</span></span>")
     return f'<div class="lab-strip">{"".join(told)}</div>'
 
 

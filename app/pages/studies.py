@@ -57,7 +57,7 @@ def _row(study: Mapping[str, Any]) -> None:
             st.page_link(navigation.page("study"), label=study["heading"], query_params={"id": name})
             with st.container(horizontal=True, gap="small", vertical_alignment="center"):
                 parts.badge(study["state"])
-                told = f"{study['done']} of {wording.count(study['runs'], 'run')} · {wording.ago(study['created'])}"
+                told = f"{study['done']} of {wording.count(study['runs'], 'run')} · {wording.ago(study['created'])} · {name}"
                 st.caption(told, width="content")
         with right:
             view = views.view(study["kind"])

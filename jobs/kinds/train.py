@@ -61,8 +61,8 @@ TABLES: dict[str, pa.Schema] = {}
 
 def title(spec: Spec) -> str:
     """What is trained, on what."""
-    treatment = spec.treatment.kind.replace("_", "-")
-    return f"Train {len(spec.seeds)} {treatment} {spec.network.kind} on {spec.data}"
+    plural = "s" if len(spec.seeds) > 1 else ""
+    return f"Train {len(spec.seeds)} {spec.treatment.label} {spec.network.label}{plural} on {spec.data}"
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:

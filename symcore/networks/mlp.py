@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -57,6 +57,8 @@ class MLP(nn.Module):
 
 class MLPSpec(Settings):
     """A multilayer perceptron (Lim et al. 2024, appendix E.1: width 512, three hidden layers)."""
+
+    label: ClassVar[str] = "MLP"
 
     kind: Literal["mlp"] = "mlp"
     width: int = Field(default=128, ge=1, le=8192)
