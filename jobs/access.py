@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from html import escape
 from http.cookies import SimpleCookie
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -24,6 +24,8 @@ OPEN = frozenset({"/api/ready", "/_stcore/health"})
 """Paths that anybody may ask."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
+LARGEST_FORM = 16_384
+"""Bytes of the largest login form."""
 _WORKER_PATH = re.compile(r"/api/v1/runs/(?P<run>[a-z0-9]+)/(records|heartbeat|outcome)")
 
 PAGE = """<!doctype html>
@@ -115,9 +117,9 @@ class Access:
         """Exchange a one-time code, or the token itself, for the cookie."""
         target = request.query_params.get("next", "/")
         if request.method == "POST":
-            form = await request.form()
-            target = str(form.get("next", "/"))
-            good = self._keys.is_token(str(form.get("token", "")))
+            form = await _form(request)
+            target = form.get("next", "/")
+            good = self._keys.is_token(form.get("token", ""))
             reason = "This is not the lab's token."
         else:
             good = self._keys.use_link_code(request.query_params.get("code", ""))
@@ -154,6 +156,16 @@ class Access:
 def login_link(address: str, keys: Keys, target: str = "/") -> str:
     """A link that logs one browser in, once, and leads to a page."""
     return f"{address}/login?{urlencode({'code': keys.link_code(), 'next': target})}"
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a small form; nothing of a large one, for anybody may send it."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST_FORM:
+            return {}
+    return dict(parse_qsl(body.decode("utf-8", errors="replace")))
 
 
 def _same_origin(headers: Headers) -> bool:

@@ -259,8 +259,8 @@ def _artifact(lab: Service, request: Request, _body: bytes) -> Response:
     """A file that the run recorded as an artifact, by its name."""
     run, name = lab.ledger.get(request.path_params["run"]).run, request.path_params["name"]
     for row in queries.records(lab.store, "artifact", [run]).to_pylist():
-        path = lab.run_folder(run) / row["path"]
-        if row["name"] == name and path.is_file():
+        path = lab.lab.inside(run, row["path"])
+        if row["name"] == name and path is not None:
             return FileResponse(path, filename=path.name)
     message = f"run {run} has no artifact {name!r}, or its file is gone"
     raise UnknownError(message)

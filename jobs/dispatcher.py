@@ -268,7 +268,7 @@ class Dispatcher:
         folder = self._place.runs / run.run
         process = self._executor.adopt(folder, run.attempt)
         if process is None:
-            self._settle(run, Outcome.read(folder), None)
+            self._settle(run, _outcome(folder), None)
             return
         device = queries.run(self._ledger.store, run.run)["device"]
         slot = next((slot for slot in self._free if slot.device == device), None)
@@ -281,7 +281,7 @@ class Dispatcher:
         """Settle an attempt whose process is gone, and free its slot."""
         run = self._ledger.runs[live.run]
         if run.state in ACTIVE and run.attempt == live.attempt:
-            self._settle(run, Outcome.read(self._place.runs / run.run), live)
+            self._settle(run, _outcome(self._place.runs / run.run), live)
         del self._live[live.run]
         if live.slot is not None:
             self._free.append(live.slot)
@@ -302,7 +302,7 @@ class Dispatcher:
         """Whether a worker has ended, is settled, or has left its outcome and only waits for a server to hear it."""
         if not live.process.alive() or self._ledger.runs[live.run].state not in ACTIVE:
             return True
-        outcome = Outcome.read(self._place.runs / live.run)
+        outcome = _outcome(self._place.runs / live.run)
         return outcome is not None and outcome.attempt == live.attempt
 
     def _inputs_done(self, run: Run) -> bool:
@@ -321,3 +321,11 @@ class Dispatcher:
                 self._ledger.move([Move(run.run, State.CANCELLED, {"reason": reason})])
                 return True
         return False
+
+
+def _outcome(folder: Path) -> Outcome | None:
+    """What a worker left, if it can be read."""
+    try:
+        return Outcome.read(folder)
+    except ValueError:
+        return None

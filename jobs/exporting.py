@@ -68,7 +68,7 @@ def export(ledger: Ledger, lab: LabFolder, ids: Sequence[str], path: Path, resul
         for study in studies:
             _write_study(ledger, folder / "studies" / study, study, results(study))
         for run in runs:
-            _copy_run(ledger, lab.runs / run, folder / "runs" / run)
+            _copy_run(ledger, lab, run, folder / "runs" / run)
         written = datetime.now(UTC).isoformat(timespec="seconds")
         head = {"format": FORMAT, "written": written, "studies": studies, "runs": runs}
         (folder / "export.json").write_text(json.dumps(head, indent=1), encoding="utf-8")
@@ -105,11 +105,12 @@ def _write_study(ledger: Ledger, folder: Path, study: str, results: Mapping[str,
         csv.write_csv(table, folder / f"{name}.csv")
 
 
-def _copy_run(ledger: Ledger, source: Path, target: Path) -> None:
+def _copy_run(ledger: Ledger, lab: LabFolder, run: str, target: Path) -> None:
     """A run's own files and artifacts; those that are gone are left out."""
     target.mkdir(parents=True)
-    artifacts = queries.records(ledger.store, "artifact", [source.name])["path"].to_pylist()
+    artifacts = queries.records(ledger.store, "artifact", [run])["path"].to_pylist()
     for name in (*FILES, *artifacts):
-        if (source / name).is_file():
+        path = lab.inside(run, name)
+        if path is not None:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / name, target / name)
+            shutil.copy2(path, target / name)

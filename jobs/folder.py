@@ -71,6 +71,20 @@ class LabFolder:
         content = json.dumps({"address": address, "pid": os.getpid(), "started": started})
         write_whole(self.address_file, content, mode=0o600)
 
+    def inside(self, run: str, name: str) -> Path | None:
+        """A file of a run by its recorded path; none when that is no file or leads out of the run's folder."""
+        folder = self.runs / run
+        path = (folder / name).resolve()
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+
+    def owned(self) -> bool:
+        """Whether a living process owns the folder."""
+        try:
+            self.own().close()
+        except LabUnusableError:
+            return True
+        return False
+
     def own(self) -> BinaryIO:
         """Create the folder where it is missing and become its owner until the answer is closed or the process ends.
 

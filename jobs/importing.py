@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 import zipfile
@@ -33,6 +34,10 @@ DAMAGE = (
     pa.ArrowException,
 )
 """What reading a folder raises that is not as its writer left it."""
+
+
+_ID = re.compile("[rs][a-z2-7]{10}")
+"""What ids of runs and studies look like; they become names of folders."""
 
 
 def import_path(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
@@ -71,6 +76,9 @@ def _import_export(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
         message = (
             f"{path} has format {head['format']}; this version of Symmetry Lab reads {FORMAT}: upgrade it"
         )
+        raise ImportRefusedError(message)
+    if not all(_ID.fullmatch(name) for name in [*head["runs"], *head["studies"]]):
+        message = f"{path} names runs or studies that are none: it is not an export of a lab"
         raise ImportRefusedError(message)
     known = {run for run, found in ledger.runs.items() if not found.deleted}
     known_studies = {study for study, found in ledger.studies.items() if not found.deleted}

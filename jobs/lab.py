@@ -123,13 +123,12 @@ def _wait(lab: LabFolder, server: subprocess.Popen[bytes]) -> tuple[subprocess.P
             address = running(lab)
             if address is not None:
                 return (None if ended else server), address
-        if ended:
-            said = lab.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            message = said[-1] if said else f"the server ended with status {server.returncode} and no word"
-            raise LabUnusableError(message)
+        if ended and not lab.owned():
+            break
         time.sleep(0.05)
-    message = f"the server of lab folder {lab.path} did not start within {START_SECONDS:.0f} s; see {lab.log}"
-    raise LabUnusableError(message)
+    said = lab.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    unsaid = f"the server of lab folder {lab.path} did not start within {START_SECONDS:.0f} s; see {lab.log}"
+    raise LabUnusableError(said[-1] if said else unsaid)
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

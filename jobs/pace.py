@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.job import Progress as Report
@@ -62,46 +61,3 @@ class Pace:
         rate = moved / (now - then) if moved > 0 and now > then else None
         eta = max(0.0, last.total - last.done) / rate if rate else None
         return Progress(last.done, last.total, last.note, rate, eta, time.monotonic() - self.seen)
-
-
-@dataclass(frozen=True)
-class Share:
-    """One run's part in the time of a study."""
-
-    cost: float
-    """Estimated seconds of the whole run."""
-    fraction: float
-    """Share of it that is done, 0 to 1."""
-    spent: float
-    """Seconds it has had a worker; 0 for a reused run."""
-
-
-@dataclass(frozen=True)
-class StudyProgress:
-    """How far a study is, its runs weighed by their estimated cost."""
-
-    fraction: float
-    eta: float | None
-    """Seconds to the end; none before the first sign of progress."""
-    states: Mapping[str, int]
-    """How many of its runs are in each state."""
-    notes: Mapping[str, str]
-    """What its running runs say, by role."""
-
-
-def study_fraction_and_eta(shares: Sequence[Share], slots: int) -> tuple[float, float | None]:
-    """Share of a study's work that is done, and the seconds left with `slots` runs at once.
-
-    The estimates' own scale does not matter: it is fitted to the time that the study has taken so far.
-    """
-    whole = sum(share.cost for share in shares)
-    if whole <= 0:
-        return 1.0, 0.0
-    done = sum(share.cost * share.fraction for share in shares)
-    timed = [share for share in shares if share.spent > 0]
-    work, spent = sum(share.cost * share.fraction for share in timed), sum(share.spent for share in timed)
-    left = [share.cost * (1 - share.fraction) for share in shares if share.fraction < 1]
-    if not left:
-        return 1.0, 0.0
-    eta = sum(left) * spent / work / min(slots, len(left)) if work > 0 else None
-    return done / whole, eta

@@ -22,11 +22,12 @@ from jobs.importing_offline import Imported
 from jobs.keys import Keys
 from jobs.ledger import Ledger
 from jobs.ledger_rows import Move, Run
-from jobs.pace import Progress, Share, StudyProgress, study_fraction_and_eta
-from jobs.planning import estimates, plan
+from jobs.pace import Progress
+from jobs.planning import plan
 from jobs.specs import RunSpec, StudySpec
 from jobs.states import FINISHED, NotAllowedError, State
 from jobs.store import Store
+from jobs.study_clock import StudyClock, StudyProgress
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Service:
         self._executor = executor or LocalExecutor(slots)
         self._watching: dict[str, Any] = {"lease": lease, "grace": grace, "on_failure": on_failure}
         self._lock: BinaryIO | None = None
-        self._costs: dict[str, dict[str, float]] = {}
+        self._clock: StudyClock
 
     @property
     def folder(self) -> Path:
@@ -85,14 +86,24 @@ class Service:
         try:
             self.keys = Keys.load(self.lab.secret)
             self.store = Store.open(self.lab.database, registry.tables())
+            try:
+                self._dispatch()
+            except BaseException:
+                self.store.close()
+                raise
         except BaseException:
             self._lock.close()
+            self._lock = None
             raise
+        return self
+
+    def _dispatch(self) -> None:
+        """Read what there is, and look after it."""
         self.ledger = Ledger(self.store, self._has_its_files)
         place = Place(self.lab.runs, self.lab.data, self.lab.address_file, self.keys.worker_token)
         self.dispatcher = Dispatcher(self.ledger, place, self._executor, **self._watching)
+        self._clock = StudyClock(self.store, self.dispatcher)
         self.dispatcher.start()
-        return self
 
     def announce(self, address: str) -> None:
         """Write down where this process listens, for workers and clients."""
@@ -240,22 +251,7 @@ class Service:
         Raises:
             UnknownError: There is no such study.
         """
-        found = queries.study(self.store, study)
-        costs = self._study_costs(study, found["spec"])
-        shares, notes = [], {}
-        for member in {row["run"]: row for row in reversed(found["runs"])}.values():
-            done = member["state"] == State.DONE
-            progress = None if done else self.progress(member["run"])
-            if progress is not None and progress.note:
-                notes[member["role"]] = progress.note
-            spent = 0.0 if member["reused"] else member["seconds"] or 0.0
-            fraction = 1.0 if done else progress.fraction if progress else 0.0
-            shares.append(Share(costs.get(member["role"], 1.0), fraction, spent))
-        states = [member["state"] for member in found["runs"]]
-        fraction, eta = study_fraction_and_eta(shares, max(1, len(self.dispatcher.slots)))
-        return StudyProgress(
-            fraction, eta, {state: states.count(state) for state in dict.fromkeys(states)}, notes
-        )
+        return self._clock.progress(study)
 
     def ready(self) -> dict[str, bool]:
         """Whether the store answers, the writer writes and the dispatcher looks after its workers; `ready` is all."""
@@ -293,15 +289,7 @@ class Service:
     def _has_its_files(self, run: str) -> bool:
         """Whether all artifacts of a run are still in its folder."""
         artifacts = queries.records(self.store, "artifact", [run])["path"].to_pylist()
-        return all((self.run_folder(run) / path).is_file() for path in artifacts)
-
-    def _study_costs(self, study: str, spec: Mapping[str, Any]) -> dict[str, float]:
-        """Estimated seconds of a study's runs by role, on the first slot's device."""
-        if study not in self._costs:
-            device = self.dispatcher.slots[0].device if self.dispatcher.slots else "cpu"
-            planned = plan(registry.spec(spec))
-            self._costs[study] = {role: cost.seconds(device) for role, cost in estimates(planned).items()}
-        return self._costs[study]
+        return all(self.lab.inside(run, path) for path in artifacts)
 
 
 _current: Service | None = None

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 import duckdb
 import pyarrow as pa
 
+from jobs.folder import LabUnusableError
 from jobs.migrations import DatabaseUnusableError, fit_record_tables, migrate
 
 Result = TypeVar("Result")
@@ -27,7 +28,7 @@ GROUP_LIMIT = 256
 """Most changes in one commit."""
 
 
-class StoreFailedError(Exception):
+class StoreFailedError(LabUnusableError):
     """The database cannot be written any more; the message is one clear line."""
 
 

@@ -30,6 +30,7 @@ from jobs.lab import Lab, running
 from jobs.store import Store
 
 SPEC = STUDY.model_dump(mode="json")
+pytestmark = pytest.mark.slow
 FOREIGN = ("duckdb", "streamlit", "starlette", "uvicorn", "altair", "cyclopts")
 
 

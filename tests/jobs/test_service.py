@@ -13,10 +13,10 @@ from jobs import queries, service
 from jobs.folder import LabUnusableError
 from jobs.job import Progress
 from jobs.kinds import align
-from jobs.pace import Share, study_fraction_and_eta
 from jobs.service import Service
 from jobs.specs import spec_hash
 from jobs.states import NotAllowedError, UnknownError
+from jobs.study_clock import Share, study_fraction_and_eta
 
 
 @pytest.fixture
