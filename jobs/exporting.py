@@ -53,13 +53,7 @@ def export(ledger: Ledger, lab: LabFolder, ids: Sequence[str], path: Path, resul
     if path.exists():
         message = f"{path} exists already; name another place"
         raise FileExistsError(message)
-    runs = [run.run for run in ledger.members(ids)]
-    for run in runs:
-        if ledger.runs[run].state not in FINISHED:
-            message = (
-                f"run {run} is {ledger.runs[run].state}: wait for its end, or cancel it, before exporting it"
-            )
-            raise NotAllowedError(message)
+    runs = _finished(ledger, ids)
     studies = [name for name in ids if name in ledger.studies]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as scratch:
@@ -78,6 +72,17 @@ def export(ledger: Ledger, lab: LabFolder, ids: Sequence[str], path: Path, resul
         else:
             folder.replace(path)
     return path
+
+
+def _finished(ledger: Ledger, ids: Sequence[str]) -> list[str]:
+    """The runs that ids name, all finished; under the lock, so that what the database says is known here too."""
+    with ledger.lock:
+        runs = [run.run for run in ledger.members(ids)]
+        for run in runs:
+            if ledger.runs[run].state not in FINISHED:
+                message = f"run {run} is {ledger.runs[run].state}: wait for its end, or cancel it, before exporting it"
+                raise NotAllowedError(message)
+        return runs
 
 
 def _write_tables(ledger: Ledger, folder: Path, runs: Sequence[str], studies: Sequence[str]) -> None:

@@ -98,7 +98,8 @@ def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
     new = {run.hash: run for run, _ in rows.runs}
     spec = registry.study_spec(head["study"]) if head["study"] else made[head["runs"][-1]["run"]].spec
     plan = [(entry["role"], names[entry["run"]], entry["run"] not in new) for entry in head["runs"]]
-    study, tables = _study_rows(ledger, spec, plan)
+    began = min(found.started for found in made.values())
+    study, tables = _study_rows(ledger, spec, plan, began)
     for key, run in new.items():
         shutil.copytree(path / "runs" / key, lab.runs / run.run, ignore=shutil.ignore_patterns("*.lock"))
     ledger.store.adopt(_run_tables(rows) | tables).result()
@@ -173,7 +174,7 @@ def _run_tables(rows: Rows) -> dict[str, pa.Table]:
 
 
 def _study_rows(
-    ledger: Ledger, spec: StudySpec | RunSpec, plan: Sequence[tuple[str, str, bool]]
+    ledger: Ledger, spec: StudySpec | RunSpec, plan: Sequence[tuple[str, str, bool]], began: datetime
 ) -> tuple[str, dict[str, pa.Table]]:
     """The study's id, and its rows unless this lab has a study with the same spec and runs.
 
@@ -181,6 +182,7 @@ def _study_rows(
         ledger: Runs and studies of the lab.
         spec: The study's spec.
         plan: Role, run and whether that was known already, for each of its runs.
+        began: When its first run began.
     """
     text = canonical_json(spec)
     query = "SELECT study FROM study_current WHERE NOT deleted AND spec = $spec ORDER BY created"
@@ -188,13 +190,13 @@ def _study_rows(
     for found in ledger.store.read(query, {"spec": text})["study"].to_pylist():
         if ledger.studies[found].runs == runs:
             return found, {}
-    study, now = new_id("s"), datetime.now(UTC)
+    study = new_id("s")
     members = [
         {"study": study, "position": position, "role": role, "run": run, "reused": reused}
         for position, (role, run, reused) in enumerate(plan)
     ]
-    head = {"study": [study], "time": [now], "kind": [spec.kind], "title": [""], "spec": [text]}
-    event = {"study": [study], "time": [now], "type": ["created"], "payload": ["{}"]}
+    head = {"study": [study], "time": [began], "kind": [spec.kind], "title": [""], "spec": [text]}
+    event = {"study": [study], "time": [began], "type": ["created"], "payload": ["{}"]}
     return study, {
         "study": pa.table(head),
         "study_event": pa.table(event),

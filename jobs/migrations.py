@@ -37,7 +37,8 @@ MIGRATIONS: tuple[str, ...] = (
         FROM run_event GROUP BY run;
     CREATE VIEW run_current AS
         SELECT
-            run.run, run.kind, run.title, run.hash, run_state.state, run.time AS created, run_state.started,
+            run.run, run.kind, run.title, run.hash, run_state.state, run.time AS created, run.rowid AS ordinal,
+            run_state.started,
             CASE WHEN run_state.state IN ('done', 'failed', 'cancelled') THEN run_state.ended END AS ended,
             run_state.attempt, run_state.device, run_state.threads, run_state.stalled, run_state.payload,
             run_state.deleted, run_state.purged, run.spec, run.inputs

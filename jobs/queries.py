@@ -78,13 +78,13 @@ def runs(
         WITH page AS (
             SELECT run_current.*, {_SECONDS} AS seconds, device, {_ERROR} AS error, {key} AS sort_key
             FROM run_current {join} WHERE {where}
-            ORDER BY sort_key {order} NULLS LAST, run LIMIT $limit OFFSET $offset
+            ORDER BY sort_key {order} NULLS LAST, ordinal LIMIT $limit OFFSET $offset
         ), summaries AS (
             SELECT run, json_group_object(name, CASE WHEN isfinite(value) THEN value END) AS numbers{columns}
             FROM summary WHERE run IN (SELECT run FROM page) GROUP BY run
         )
         SELECT {", ".join(COLUMNS)}, spec, coalesce(summaries.numbers, '{{}}')::VARCHAR AS summary{shown}
-        FROM page LEFT JOIN summaries USING (run) ORDER BY sort_key {order} NULLS LAST, run
+        FROM page LEFT JOIN summaries USING (run) ORDER BY sort_key {order} NULLS LAST, ordinal
     """  # noqa: S608  (only names from COLUMNS and fixed text)
     return store.read(query, params)
 

@@ -103,6 +103,11 @@ def _candidates(plot: Plot, text: str, peak: float) -> list[Box]:
     return [box for box in over + beside if GAP / 2 <= box.middle <= plot.height - GAP / 2]
 
 
+def _reversed(box: Box, higher: Box) -> bool:
+    """Whether a label in the middle stands above that of a higher line, so that each seems to name the other."""
+    return box.anchor is None and higher.anchor is None and box.middle > higher.middle
+
+
 def place(lines: dict[str, np.ndarray], texts: dict[str, str], plot: Plot) -> dict[str, Box]:
     """A place for the label of each line.
 
@@ -112,7 +117,7 @@ def place(lines: dict[str, np.ndarray], texts: dict[str, str], plot: Plot) -> di
         plot: Where the lines are drawn.
 
     Returns:
-        A box per line; no two meet while there is room, and the lines pass beside them where they can.
+        A box per line; no two meet or stand in the wrong order while there is room, and lines pass beside them.
     """
     fine = np.linspace(0, 1, 400)
     drawn = {}
@@ -125,8 +130,9 @@ def place(lines: dict[str, np.ndarray], texts: dict[str, str], plot: Plot) -> di
         boxes = _candidates(plot, texts[key], peaks[key])
 
         def cost(rank: int, boxes: list[Box] = boxes) -> tuple[int, int, int]:
-            overlaps = sum(boxes[rank].meets(other) for other in placed.values())
-            return overlaps, sum(boxes[rank].crossings(xs, ys) for xs, ys in drawn.values()), rank
+            box = boxes[rank]
+            wrong = sum(box.meets(other) or _reversed(box, other) for other in placed.values())
+            return wrong, sum(box.crossings(xs, ys) for xs, ys in drawn.values()), rank
 
         placed[key] = boxes[min(range(len(boxes)), key=cost)]
     return placed

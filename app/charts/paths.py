@@ -154,6 +154,10 @@ def _pointer(means: pd.DataFrame, x: alt.X, quantity: Quantity) -> list[alt.Char
     return [rule.encode(x=x, color=theme.fixed("rule"), opacity=shown, tooltip=told).add_params(near)]
 
 
+LANE, ROW_ROOM = 0.085, 0.34
+"""Distance of two lanes of dots, and of the outermost from its row's middle, in rows; many lanes move together."""
+
+
 def swarm(values: Sequence[float], diameter: float) -> list[int]:
     """A lane per value, 0 or the nearest free one of -1, 1, -2, 2, ..., so that dots in a lane do not touch."""
     lanes: dict[int, list[float]] = {}
@@ -223,7 +227,8 @@ def _rows(values: pd.DataFrame, order: list[str], diameter: float) -> pd.DataFra
     parts = []
     for row, key in enumerate(order):
         part = values[values["treatment"] == key]
-        offsets = 0.085 * np.array(swarm(part["value"].tolist(), diameter), dtype=float)
+        lanes = np.array(swarm(part["value"].tolist(), diameter), dtype=float)
+        offsets = lanes * min(LANE, ROW_ROOM / max(1.0, np.abs(lanes).max(initial=0.0)))
         parts.append(
             part.assign(row=row, y=row + offsets, role=theme.role(key), label=theme.treatment(key).label)
         )
