@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,10 +41,14 @@ async def _inside(request: Request) -> PlainTextResponse:
     return PlainTextResponse(f"inside {request.method}")
 
 
-async def _socket(socket: WebSocket) -> None:
-    await socket.accept()
-    await socket.send_text("inside")
-    await socket.close()
+async def _reading(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(f"{len(await request.body())} bytes")
+
+
+async def _socket(visitor: WebSocket) -> None:
+    await visitor.accept()
+    await visitor.send_text("inside")
+    await visitor.close()
 
 
 @pytest.fixture
@@ -50,6 +56,7 @@ def browser() -> Iterator[httpx.Client]:
     inner = Starlette(
         routes=[
             WebSocketRoute("/_stcore/stream", _socket),
+            Route("/read", _reading, methods=["POST"]),
             Route("/{path:path}", _inside, methods=["GET", "POST"]),
         ]
     )
@@ -228,3 +235,15 @@ def test_a_container_may_name_the_token(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_refusals_of_the_api_are_json(browser: httpx.Client) -> None:
     assert json.loads(browser.get("/api/v1/anything").text).keys() == {"error"}
+
+
+def test_who_leaves_in_the_middle_of_a_request_leaves_no_error_behind(
+    browser: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that is killed while it sends its records."""
+    head = f"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {TOKEN['Authorization']}\r\nContent-Length: 9\r\n\r\n"
+    with socket.create_connection((browser.base_url.host, browser.base_url.port)) as leaving:
+        leaving.sendall(f"{head}half".encode())
+        time.sleep(0.2)  # let the server wait for the rest
+    assert browser.post("/read", content=b"whole", headers=TOKEN).text == "5 bytes"
+    assert not caplog.records
