@@ -95,7 +95,9 @@ def layers(matrices: Mapping[str, tuple[int, int]], treatment: WAsymmetric) -> l
     """
     names = list(matrices)
     fan_ins = [fan_in for _, fan_in in matrices.values()]
-    n_fix = _per_layer("n_fix", treatment.n_fix, [f // 8 for f in fan_ins[:-1]] + [fan_ins[-1] // 2], names)
+    n_fix = _per_layer(
+        "n_fix", treatment.n_fix, [max(1, f // 8) for f in fan_ins[:-1]] + [fan_ins[-1] // 2], names
+    )
     ends = [1.0, 0.5, 0.25]
     kappa = _per_layer("kappa", treatment.kappa, ([1.0] * len(names) + ends)[-len(names) :], names)
     settled = [
@@ -111,7 +113,7 @@ def _check(layer: MaskedLayer) -> None:
         msg = f"n_fix: {layer.n_fix} for {layer.name} is more than its fan-in; accepted: 0 to {layer.fan_in}"
         raise ValueError(msg)
     possible = math.comb(layer.fan_in, layer.n_fix)
-    if layer.n_fix and layer.kappa == 0 and possible < layer.rows:
+    if layer.kappa == 0 and possible < layer.rows:
         msg = (
             f"n_fix: {layer.n_fix} of {layer.fan_in} weights can be chosen in {possible} ways, too few to tell the "
             f"{layer.rows} rows of {layer.name} apart; choose another n_fix, or kappa above 0 (kappa: {layer.kappa:g})"

@@ -47,9 +47,9 @@ class GraphedSteps:
         state = [*steps.state().values(), steps.cursor]
         before = [t.clone() for t in state]
         steps.cursor.zero_()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.no_grad(), _quiet_compiler():
+        with torch.no_grad(), torch.cuda.device(steps.cursor.device), _quiet_compiler():
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UPS):
                     step()

@@ -1,11 +1,12 @@
 """Training a population: every member takes its own minibatches, all take each step together, as one tensor program.
 
-Weights are trained as effective weights F + D * W with D masking gradient and decay, which is the same arithmetic as
-training W (F is 0 where D is 1) and rebuilds nothing in each step.
+Weights are trained as effective weights F + D * W with D masking step and decay, which is the same arithmetic as training
+W (F is 0 where D is 1) and rebuilds nothing in each step.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -97,13 +98,16 @@ class Trainer:
             spec: epochs, batch, learning rate, weight decay.
             learning_rates: one per member in place of the spec's.
             weight_decays: one per member in place of the spec's.
+
+        Raises:
+            ValueError: if there is not one learning rate or weight decay per member.
         """
         self.population, self.dataset, self.spec = population, dataset, spec
         self.samples = len(dataset.splits["train"])
         self.epoch = self.step = 0
         effective, device = population.effective(), population.device
-        lr = torch.tensor(learning_rates or [spec.learning_rate], device=device)
-        decay = torch.tensor(weight_decays or [spec.weight_decay], device=device)
+        lr = _one_each("learning_rates", learning_rates, spec.learning_rate, population)
+        decay = _one_each("weight_decays", weight_decays, spec.weight_decay, population)
         self.blocks = adamw.build(effective, lr, decay, population.asymmetry)
         views = {name: w for block in self.blocks for name, w in block.layout.views(block.weights).items()}
         self.weights = {name: views[name] for name in effective}
@@ -165,6 +169,8 @@ class Trainer:
         save_file(
             {name: t.contiguous().cpu() for name, t in self.state().items()}, partial, metadata=position
         )
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
         partial.replace(path)
 
     def restore(self, path: Path) -> str:
@@ -175,6 +181,14 @@ class Trainer:
                 tensor.copy_(file.get_tensor(name))
         self.epoch, self.step = int(position["epoch"]), int(position["step"])
         return str(position["note"])
+
+
+def _one_each(field: str, given: Sequence[float] | None, shared: float, population: Population) -> Tensor:
+    """A setting per member, [member], or the shared one, [1]."""
+    if given is not None and len(given) != population.size:
+        msg = f"{field}: got {len(given)} for {population.size} members; give one per member"
+        raise ValueError(msg)
+    return torch.tensor([shared] if given is None else list(given), device=population.device)
 
 
 def fit(

@@ -42,7 +42,6 @@ NOT_THERE = (
     "rich",
     "pooch",
     "psutil",
-    "platformdirs",
     "httpx",
 )
 """What a GPU node need not have."""

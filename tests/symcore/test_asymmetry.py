@@ -57,6 +57,11 @@ def test_default_n_fix_and_kappa_on_digits_at_width_128():
     assert [layer.kappa for layer in layers] == [1, 1, 0.5, 0.25]
 
 
+def test_a_narrow_network_still_gets_a_fixed_weight_in_every_row():
+    layers = asymmetry.layers(asymmetry.weight_matrices(MLPSpec(width=4).build((8, 8), 10)), WAsymmetric())
+    assert [layer.n_fix for layer in layers] == [8, 1, 1, 2]
+
+
 def test_fixed_weights_have_standard_deviation_kappa_and_stand_only_where_d_is_zero():
     drawn = asymmetry.draw(paper_mlp(), PAPER, 0)
     for (name, fixed), kappa in zip(drawn.fixed.items(), PAPER.kappa, strict=True):
@@ -103,6 +108,7 @@ def test_a_bound_network_computes_with_effective_weights_and_trains_only_what_d_
         (WAsymmetric(n_fix=(8, 16, 200, 64)), ["n_fix", "200", "hidden.2.linear.weight", "0 to 128"]),
         (WAsymmetric(kappa=(1.0,)), ["kappa", "[1.0]", "4 weight matrices"]),
         (WAsymmetric(n_fix=(1, 16, 16, 64), kappa=(0, 1, 1, 1)), ["n_fix", "1 of 64", "kappa above 0"]),
+        (WAsymmetric(n_fix=(0, 16, 16, 64), kappa=(0, 1, 1, 1)), ["n_fix", "0 of 64", "kappa above 0"]),
     ],
 )
 def test_what_does_not_fit_is_refused_by_field_value_and_what_is_accepted(treatment, words):

@@ -138,6 +138,11 @@ def test_the_note_of_a_checkpoint_comes_back(digits, tmp_path, monkeypatch):
     assert notes == ["batch 7"]
 
 
+def test_settings_per_member_must_match_in_number(digits):
+    with pytest.raises(ValueError, match="learning_rates: got 2 for 3 members"):
+        Trainer(population(Standard()), digits, SPEC, learning_rates=[1e-3, 1e-2])
+
+
 def test_training_learns_the_digits(digits):
     told: dict[int, dict] = {}
     fit(
