@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 DEFAULT_PORT = 8501
 """Where the search for a free port begins when none is asked for."""
 PORTS_TRIED = 100
+ANSWER_SECONDS = 0.5
+"""How long a program of this machine is given to answer."""
 
 
 class PortTakenError(Exception):
@@ -42,8 +45,27 @@ def listen(host: str, wanted: int | None) -> socket.socket:
 
 def address(host: str, listener: socket.socket) -> str:
     """The address under which this machine reaches what listens on `host`."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  (compared only)
+    name = _reached(host)
     return f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
+
+
+def _reached(host: str) -> str:
+    """The name under which this machine reaches what listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  (compared only)
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether a program listens there already.
+
+    With SO_REUSEADDR macOS lets 127.0.0.1 be taken beside a program that listens on all addresses, and would lead its
+    visitors here.
+    """
+    try:
+        with socket.create_connection((_reached(host), port), timeout=ANSWER_SECONDS) as there:
+            # A connection to a free port may meet itself.
+            return bool(there.getsockname() != there.getpeername())
+    except OSError:
+        return False
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -52,6 +74,8 @@ def _bound(host: str, port: int) -> socket.socket:
     It names its protocol, TCP: asyncio sends small answers at once (TCP_NODELAY) on such sockets only, and on others
     each answer waits 40 ms for the other side's acknowledgement of its first half.
     """
+    if port and _answers(host, port):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

@@ -1,7 +1,7 @@
 """The site's map: every module of `app.pages` is a page, so a new page is one new file.
 
-A page module declares TITLE, ICON, GROUP (a section of the side bar; "" stands above all sections, none keeps the
-page out of it), URL ("" is the front page), ORDER (within its group) and `render()`.
+A page module declares TITLE, ICON, GROUP (a section of the side bar; "" stands above all sections; a page
+with None is found by links and its address, but not listed), URL ("" is the front page), ORDER (within its group) and `render()`.
 """
 
 from __future__ import annotations

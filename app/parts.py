@@ -12,7 +12,8 @@ import streamlit as st
 from app import navigation, theme, wording
 from jobs import service
 from jobs.service import Service
-from jobs.states import NotAllowedError
+from jobs.states import NotAllowedError, UnknownError
+from jobs.store import StoreFailedError
 
 BEAT = 1.0
 """Seconds between two looks at what is going on."""
@@ -119,7 +120,7 @@ def act(verb: Verb, ids: list[str]) -> bool:
     """Does what a button says and tells how it went; whether it was done."""
     try:
         changed = getattr(lab(), verb)(ids)
-    except NotAllowedError as refused:
+    except (NotAllowedError, UnknownError, StoreFailedError) as refused:
         st.toast(str(refused), icon=":material/error:", duration="long")
         return False
     told = {"cancel": "told to stop", "resume": "queued again", "delete": "deleted"}[verb]

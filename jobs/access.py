@@ -11,11 +11,10 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from html import escape
-from http.cookies import SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, Request, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,7 +26,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 LARGEST_FORM = 16_384
 """Bytes of the largest login form."""
-_WORKER_PATH = re.compile(r"/api/v1/runs/(?P<run>[a-z0-9]+)/(records|heartbeat|outcome)")
+_WORKER_PATH = re.compile(r"/api/v1/runs/(?P<run>[^/]+)/(records|heartbeat|outcome)")
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -106,14 +105,16 @@ class Access:
     def _may_pass(self, scope: Scope, headers: Headers) -> bool:
         """Whether a request shows the lab's token, a token for its attempt, or the cookie and no foreign origin."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            worker = _WORKER_PATH.fullmatch(scope["path"])
-            if worker is not None:
-                scope["attempt"] = self._keys.worker_attempt(worker["run"], token)
-                return scope["attempt"] is not None
+        bearer = scheme.lower() == "bearer"
+        worker = _WORKER_PATH.fullmatch(scope["path"])
+        if worker is not None:
+            scope["attempt"] = self._keys.worker_attempt(worker["run"], token) if bearer else None
+            return scope["attempt"] is not None
+        if bearer:
             return self._keys.is_token(token)
-        cookie = SimpleCookie(headers.get("cookie", "")).get(self._keys.cookie_name)
-        if cookie is None or not self._keys.is_cookie(cookie.value):
+        # Not the standard library's parser, which gives up on what other programs of this host may have set.
+        cookie = cookie_parser(headers.get("cookie", "")).get(self._keys.cookie_name, "")
+        if not self._keys.is_cookie(cookie):
             return False
         # The cookie of this host is also sent by pages of its other ports: what acts must come from our own.
         acts = scope["type"] == "websocket" or scope["method"] not in SAFE

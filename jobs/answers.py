@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -38,8 +39,11 @@ STATUS: Mapping[type[Exception], int] = {
     RecordError: 422,
     FrameError: 422,
     StoreFailedError: 507,
+    OSError: 422,
 }
 """Errors that are answers, and their HTTP status; their message is for the person or worker who asked."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a file system that has no room left; what else a file refuses is the fault of the path asked for."""
 
 
 def problems(error: ValidationError) -> list[dict[str, Any]]:
@@ -115,10 +119,19 @@ def parse_query(model: type[Model], request: Request) -> Model:
 def _refusal(error: Exception) -> Response:
     """The answer to what cannot be done; a worker that is not wanted any more is told to stop."""
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-    content = {"error": str(error)}
+    if isinstance(error, OSError) and error.errno in FULL:
+        status = 507
+    content = {"error": _line(error)}
     if isinstance(error, StaleAttemptError):
         content["command"] = "stop"
     return as_json(content, status)
+
+
+def _line(error: Exception) -> str:
+    """One line on what went wrong; what the system says of a file names that file."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 async def _read(request: Request) -> bytes | None:

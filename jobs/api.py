@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
@@ -48,10 +48,18 @@ class Ids(_Closed):
     """Ids of runs ("r...") or studies ("s...")."""
 
 
+def _absolute(path: str) -> str:
+    """A path that means the same in every folder; the server's own would be a surprise."""
+    if not Path(path).is_absolute() or "\0" in path:
+        message = "not an absolute path on the server's machine; accepted: one that begins with /"
+        raise ValueError(message)
+    return path
+
+
 class Files(_Closed):
     """A folder or zip on the server's machine."""
 
-    path: str = Field(min_length=1)
+    path: Annotated[str, AfterValidator(_absolute)] = Field(min_length=1)
     """Its absolute path."""
 
 
@@ -101,13 +109,23 @@ class First(_Closed):
     """Sequence number of the first one."""
 
 
+class Challenge(_Closed):
+    """What a lab must answer before a token is shown to it."""
+
+    challenge: str = Field(default="", max_length=200)
+    """Random text; empty: no proof is wanted."""
+    run: str = Field(default="", max_length=100)
+    """The run whose worker asks; empty: a person's program asks."""
+    attempt: int = Field(default=0, ge=0)
+    """The attempt that its token is for."""
+
+
 class Beat(_Closed):
     """A worker's heartbeat."""
 
     done: float
     total: float
     note: str = ""
-    sequence: int = 0
 
 
 def routes(service: Callable[[], Service], address: str) -> list[Route]:
@@ -148,7 +166,7 @@ def routes(service: Callable[[], Service], address: str) -> list[Route]:
     listed = [
         Route(f"/api/v1{path}", endpoint(bound(verb)), methods=[method]) for method, path, verb in table
     ]
-    ready = Route("/api/ready", endpoint(lambda _request, _body: _ready(service)), methods=["GET"])
+    ready = Route("/api/ready", endpoint(lambda request, _body: _ready(service(), request)), methods=["GET"])
     return [
         ready,
         *listed,
@@ -156,9 +174,12 @@ def routes(service: Callable[[], Service], address: str) -> list[Route]:
     ]
 
 
-def _ready(service: Callable[[], Service]) -> Response:
-    state = service().ready()
-    return as_json(state, 200 if state["ready"] else 503)
+def _ready(lab: Service, request: Request) -> Response:
+    """Which parts are at work; to a challenge, also the proof that this is the lab whose token the asker holds."""
+    state = lab.ready()
+    asked = parse_query(Challenge, request)
+    proof = {"proof": lab.keys.prove(asked.challenge, asked.run, asked.attempt)} if asked.challenge else {}
+    return as_json(state | proof, 200 if state["ready"] else 503)
 
 
 def _nothing_here(request: Request, _body: bytes) -> Any:  # noqa: ANN401
@@ -252,7 +273,8 @@ def _metrics(lab: Service, request: Request, _body: bytes) -> Response:
 def _log(lab: Service, request: Request, _body: bytes) -> Response:
     run = lab.ledger.get(request.path_params["run"]).run
     path = lab.run_folder(run) / "log.txt"
-    return PlainTextResponse(path.read_text(encoding="utf-8", errors="replace") if path.exists() else "")
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return PlainTextResponse(text, headers={"Content-Disposition": f'attachment; filename="{run}.log.txt"'})
 
 
 def _artifact(lab: Service, request: Request, _body: bytes) -> Response:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import pyarrow as pa
 
+from jobs.keys import proof
+
 ARROW = "application/vnd.apache.arrow.stream"
+Content = TypeVar("Content", dict[str, Any], list[dict[str, Any]])
+CONNECT_SECONDS = 60.0
+"""How long a lab may take to accept a request, and to answer one that moves no files."""
 
 
 class RefusedError(Exception):
@@ -30,7 +37,7 @@ class UnreachableError(Exception):
 class Client:
     """A connection to a running lab. Dictionaries are as the API sends them, tables are Arrow."""
 
-    def __init__(self, address: str, token: str | None, *, timeout: float = 60.0) -> None:
+    def __init__(self, address: str, token: str | None, *, timeout: float = CONNECT_SECONDS) -> None:
         """Prepare a connection.
 
         Args:
@@ -45,8 +52,15 @@ class Client:
 
     def ready(self) -> dict[str, bool]:
         """Which parts of the lab are at work; `ready` is all of them."""
-        state: dict[str, bool] = self._request("GET", "/api/ready", accepted=(200, 503)).json()
+        state: dict[str, bool] = self._ready()
         return state
+
+    def serves(self, token: str) -> bool:
+        """Whether what answers is ready and proves that it is the lab of this token, which is not shown to it."""
+        challenge = secrets.token_urlsafe(24)
+        found = self._ready(challenge=challenge)
+        shown = str(found.get("proof", "")).encode()
+        return hmac.compare_digest(shown, proof(token, challenge).encode()) and found.get("ready") is True
 
     def schema(self) -> dict[str, Any]:
         """JSON schemas of the specs of studies and runs, and the presets of studies."""
@@ -116,15 +130,16 @@ class Client:
 
     def purge(self) -> dict[str, int]:
         """Remove the files of deleted runs: how many runs, and bytes."""
-        return dict(self._post("/purge"))
+        return self._post_long("/purge")
 
     def import_folder(self, path: str | Path) -> dict[str, Any]:
         """Store what the offline worker or an export wrote: `studies`, new `runs`, `known` runs."""
-        return dict(self._post("/import", path=str(Path(path).resolve())))
+        return self._post_long("/import", path=str(Path(path).resolve()))
 
     def export(self, ids: Sequence[str], path: str | Path) -> Path:
         """Write studies and runs to a new folder, or a new file whose name ends in `.zip`; returns its path."""
-        return Path(self._post("/export", ids=list(ids), path=str(Path(path).resolve()))["path"])
+        written = self._post_long("/export", ids=list(ids), path=str(Path(path).resolve()))
+        return Path(written["path"])
 
     def login_link(self, target: str = "/") -> str:
         """A link that logs one browser in, once, and leads to a page."""
@@ -151,14 +166,39 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _ready(self, **asked: str) -> dict[str, Any]:
+        return self._content(self._request("GET", "/api/ready", accepted=(200, 503), params=asked), dict)
+
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return dict(self._request("GET", f"/api/v1{path}", params=params).json())
+        return self._content(self._request("GET", f"/api/v1{path}", params=params), dict)
 
     def _rows(self, path: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return list(self._request("GET", f"/api/v1{path}", params=params).json())
+        return self._content(self._request("GET", f"/api/v1{path}", params=params), list)
 
     def _post(self, path: str, /, **body: Any) -> dict[str, Any]:  # noqa: ANN401  (any JSON)
-        return dict(self._request("POST", f"/api/v1{path}", json=body).json())
+        return self._content(self._request("POST", f"/api/v1{path}", json=body), dict)
+
+    def _post_long(self, path: str, /, **body: Any) -> dict[str, Any]:  # noqa: ANN401  (any JSON)
+        """Posts what may take as long as copying many files does."""
+        answer = self._request(
+            "POST", f"/api/v1{path}", json=body, timeout=httpx.Timeout(CONNECT_SECONDS, read=None)
+        )
+        return self._content(answer, dict)
+
+    def _content(self, answer: httpx.Response, kind: type[Content]) -> Content:
+        """The JSON of an answer.
+
+        Raises:
+            UnreachableError: It is not what a lab answers.
+        """
+        try:
+            content = answer.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, kind):
+            message = f"no lab answers at {self.address}: what does is another program"
+            raise UnreachableError(message)
+        return content
 
     def _table(self, path: str, params: Mapping[str, Any]) -> pa.Table:
         answer = self._request("GET", f"/api/v1{path}", params=params, headers={"Accept": ARROW})
@@ -181,7 +221,7 @@ class Client:
         """
         try:
             answer = self._http.request(method, path, **content)
-        except (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError) as error:
+        except httpx.RequestError as error:
             message = f"no lab answers at {self.address}: {error}"
             raise UnreachableError(message) from error
         if answer.is_success or answer.status_code in accepted:
@@ -192,9 +232,11 @@ class Client:
 def _refused(answer: httpx.Response) -> RefusedError:
     """An answer that is not a success as an error."""
     try:
-        content: dict[str, Any] = answer.json()
+        content = answer.json()
     except ValueError:
-        content = {"error": answer.text.strip()}
+        content = None
+    if not isinstance(content, dict):
+        content = {"error": answer.text.strip()[:200]}
     errors: list[dict[str, Any]] = content.get("errors", [])
     lines = [
         f"{error['field']}: {error['message']}" if error["field"] else error["message"] for error in errors

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from jobs.job import Progress as Report
 from jobs.ledger import Ledger
 from jobs.ledger_rows import Move, Run
 from jobs.pace import Pace, Progress
-from jobs.settling import Known, progress_mark, settle
+from jobs.settling import Known, left_outcome, progress_mark, settle, without_input
 from jobs.states import ACTIVE, State
 from jobs.store import StoreFailedError, first_line
 from jobs.worker import Assignment
@@ -30,6 +30,8 @@ Command = Literal["continue", "cancel", "stop"]
 
 TICK = 0.1
 """Seconds between looks at the workers."""
+PATIENCE = 3
+"""Leases of silence after which a worker that still lives is ended, so that its run goes on elsewhere."""
 
 
 class StaleAttemptError(Exception):
@@ -109,7 +111,8 @@ class Dispatcher:
         self._executor.warm()
         with self._ledger.lock:
             for run in [run for run in self._ledger.runs.values() if run.state in ACTIVE]:
-                self._adopt(run)
+                with self._contained(run.run):
+                    self._adopt(run)
         self._thread.start()
 
     def stop(self) -> None:
@@ -119,22 +122,30 @@ class Dispatcher:
             self._ledger.changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
-        for live in self._live.values():
-            live.process.terminate()
+        # Where the store has failed, the next start reads how they ended from their folders.
+        with contextlib.suppress(StoreFailedError):
+            self._end_all()
+
+    def _end_all(self) -> None:
+        """Ask all workers to end, kill those that do not, and settle what they leave."""
+        for live in list(self._live.values()):
+            with self._contained(live.run):
+                live.process.terminate()
         asked = time.monotonic()
         while (
             any(not self._leaving(live) for live in self._live.values())
             and time.monotonic() - asked < self.grace
         ):
             time.sleep(0.02)
-        for live in self._live.values():
-            live.process.kill()
+        for live in list(self._live.values()):
+            with self._contained(live.run):
+                live.process.kill()
         while any(live.process.alive() for live in self._live.values()):
             time.sleep(0.02)
-        with self._ledger.lock, contextlib.suppress(StoreFailedError):
-            # Where the store has failed, the next start reads how they ended from their folders.
+        with self._ledger.lock:
             for live in list(self._live.values()):
-                self._end(live)
+                with self._contained(live.run):
+                    self._end(live)
 
     def beat(self, run: str, attempt: int, report: Report | None = None) -> Command:
         """Note a sign of life of a worker and answer what it shall do.
@@ -194,12 +205,43 @@ class Dispatcher:
         if self._ledger.store.failure is not None:
             raise self._ledger.store.failure
         for live in list(self._live.values()):
-            self._watch(live)
-        queued = [run for run in self._ledger.runs.values() if run.state is State.QUEUED and not run.deleted]
-        waiting = [run for run in queued if not self._give_up_without_input(run)]
+            with self._contained(live.run):
+                self._watch(live)
+        waiting = self._waiting()
         if self._free and waiting and self._executor.ready():
             for run in self._order(waiting)[: len(self._free)]:
-                self._begin(run)
+                with self._contained(run.run):
+                    self._begin(run)
+
+    @contextlib.contextmanager
+    def _contained(self, run: str) -> Iterator[None]:
+        """Makes an error that nobody expects the failure of one run, so that the others are served on."""
+        try:
+            yield
+        except StoreFailedError:
+            raise
+        except Exception as error:
+            LOGGER.exception("run %s cannot be looked after", run)
+            live = self._live.get(run)
+            if live is not None:
+                self._release(live)
+            state = self._ledger.runs[run].state
+            if state in ACTIVE or (state is State.QUEUED and live is None):
+                said = f"the server could not look after it: {type(error).__name__}: {first_line(error)}"
+                self._ledger.move([Move(run, State.FAILED, {"error": said})])
+
+    def _waiting(self) -> list[Run]:
+        """Queued runs that may still get what they read.
+
+        One that is queued again while its last worker has not exited waits until that worker's slot is back.
+        """
+        waiting = []
+        for run in self._ledger.runs.values():
+            if run.state is State.QUEUED and not run.deleted and run.run not in self._live:
+                with self._contained(run.run):
+                    if not self._give_up_without_input(run):
+                        waiting.append(run)
+        return waiting
 
     def _order(self, waiting: Sequence[Run]) -> list[Run]:
         """Runs that could start now: of the oldest study first, and of each those that most others wait for."""
@@ -208,7 +250,7 @@ class Dispatcher:
         return sorted(startable, key=lambda run: (run.created, -readers[run.run]))
 
     def _watch(self, live: Live) -> None:
-        """Settle a worker that ended; end one that was asked to; doubt one that is silent."""
+        """Settle a worker that ended; end one that was asked to; doubt one that is silent, and end it in the end."""
         now = time.monotonic()
         state = self._ledger.runs[live.run].state
         if not live.process.alive():
@@ -219,13 +261,16 @@ class Dispatcher:
                 live.process.terminate()
         elif live.asked is not None and now - live.asked > self.grace:
             live.process.kill()
+        elif live.asked is None and state is State.LOST and now - live.pace.seen > PATIENCE * self._lease:
+            live.asked = now
+            live.process.terminate()
         elif state is State.RUNNING and now - live.pace.seen > self._lease:
             error = f"no word from its worker (process {live.process.pid}) for {self._lease:.0f} s"
             self._ledger.move([Move(live.run, State.LOST, {"error": error})])
 
     def _begin(self, run: Run) -> None:
         """Give a queued run to a free slot."""
-        slot = self._free.pop(0)
+        slot = self._free[0]
         attempt = run.attempt + 1
         folder = self._place.runs / run.run
         threads = run.threads or slot.threads
@@ -237,12 +282,11 @@ class Dispatcher:
             )
             process = self._executor.start(folder, attempt)
         except OSError as error:
-            self._free.append(slot)
             self._ledger.move(
                 [Move(run.run, State.FAILED, {"error": f"no worker could be started: {error}"})]
             )
             return
-        self._live[run.run] = Live(run.run, attempt, process, slot, mark)
+        self._live[run.run] = Live(run.run, attempt, process, self._free.pop(0), mark)
 
     def _assign(self, run: Run, attempt: int, device: str, threads: int) -> None:
         """Write what the worker must know into the run's folder, which only its owner can read."""
@@ -268,7 +312,7 @@ class Dispatcher:
         folder = self._place.runs / run.run
         process = self._executor.adopt(folder, run.attempt)
         if process is None:
-            self._settle(run, _outcome(folder), None)
+            self._settle(run, left_outcome(folder), None)
             return
         device = queries.run(self._ledger.store, run.run)["device"]
         slot = next((slot for slot in self._free if slot.device == device), None)
@@ -281,7 +325,11 @@ class Dispatcher:
         """Settle an attempt whose process is gone, and free its slot."""
         run = self._ledger.runs[live.run]
         if run.state in ACTIVE and run.attempt == live.attempt:
-            self._settle(run, _outcome(self._place.runs / run.run), live)
+            self._settle(run, left_outcome(self._place.runs / run.run), live)
+        self._release(live)
+
+    def _release(self, live: Live) -> None:
+        """Forget a worker and give its slot back."""
         del self._live[live.run]
         if live.slot is not None:
             self._free.append(live.slot)
@@ -302,7 +350,10 @@ class Dispatcher:
         """Whether a worker has ended, is settled, or has left its outcome and only waits for a server to hear it."""
         if not live.process.alive() or self._ledger.runs[live.run].state not in ACTIVE:
             return True
-        outcome = _outcome(self._place.runs / live.run)
+        try:
+            outcome = left_outcome(self._place.runs / live.run)
+        except OSError:
+            return False  # settling it will say what is wrong
         return outcome is not None and outcome.attempt == live.attempt
 
     def _inputs_done(self, run: Run) -> bool:
@@ -311,21 +362,7 @@ class Dispatcher:
 
     def _give_up_without_input(self, run: Run) -> bool:
         """End a queued run that reads a failed or cancelled one; says whether it did."""
-        for source in (self._ledger.runs[name] for name in run.inputs.values()):
-            if source.state is State.FAILED:
-                error = f"source: its input, run {source.run}, failed"
-                self._ledger.move([Move(run.run, State.FAILED, {"error": error})])
-                return True
-            if source.state is State.CANCELLED:
-                reason = f"its input, run {source.run}, was cancelled"
-                self._ledger.move([Move(run.run, State.CANCELLED, {"reason": reason})])
-                return True
-        return False
-
-
-def _outcome(folder: Path) -> Outcome | None:
-    """What a worker left, if it can be read."""
-    try:
-        return Outcome.read(folder)
-    except ValueError:
-        return None
+        move = without_input(run, [self._ledger.runs[name] for name in run.inputs.values()])
+        if move is not None:
+            self._ledger.move([move])
+        return move is not None

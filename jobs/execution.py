@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from jobs.environment import environment
 from jobs.files import write_whole
@@ -59,15 +60,19 @@ def resolve_device(wanted: str) -> str:
     gpu = torch.cuda.is_available()
     if wanted == "auto":
         return "cuda" if gpu else "cpu"
-    if wanted != "cpu" and not (gpu and wanted.partition(":")[0] == "cuda"):
-        accepted = "auto, cpu" + (", cuda, cuda:0 and so on" if gpu else "; this machine has no CUDA device")
+    known = ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))] if gpu else []
+    if wanted not in {"cpu", *known}:
+        accepted = ", ".join(["auto", "cpu", *known]) + ("" if gpu else "; this machine has no CUDA device")
         msg = f"device: {wanted!r}; accepted: {accepted}"
         raise ValueError(msg)
     return wanted
 
 
 def carry_out(spec: RunSpec, job: Job, attempt: int = 1) -> Outcome:
-    """Executes a spec and leaves spec.json, environment.json and outcome.json in the job's folder."""
+    """Executes a spec and leaves spec.json, environment.json and outcome.json in the job's folder.
+
+    Where the disk takes no outcome.json, the outcome that is returned says so, for whoever can still be told.
+    """
     (job.folder / Outcome.FILE).unlink(missing_ok=True)
     started = time.monotonic()
     state, summary, error = _execute(spec, job)
@@ -79,9 +84,32 @@ def carry_out(spec: RunSpec, job: Job, attempt: int = 1) -> Outcome:
         attempt=attempt,
         seconds=round(time.monotonic() - started, 3),
     )
-    job.log(f"{outcome.state} after {outcome.seconds:.1f} s" + (f": {error}" if error else ""))
-    outcome.write(job.folder)
+    return leave(outcome, job)
+
+
+def refuse(error: ValidationError, job: Job, attempt: int) -> Outcome:
+    """Leaves the outcome of a run whose spec is not accepted."""
+    lines = (f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors())
+    return leave(Outcome(state="failed", error="; ".join(lines), batches=0, attempt=attempt), job)
+
+
+def leave(outcome: Outcome, job: Job) -> Outcome:
+    """Writes an outcome down, as far as the disk takes it; a run whose end cannot be written has failed."""
+    try:
+        outcome.write(job.folder)
+    except OSError as error:
+        outcome = outcome.model_copy(update={"state": "failed", "error": _in_one_line(error, job)})
+    said = f": {outcome.error}" if outcome.error else ""
+    job.log(f"{outcome.state} after {outcome.seconds:.1f} s{said}")
     return outcome
+
+
+def _in_one_line(error: Exception, job: Job) -> str:
+    """What went wrong. safetensors says "os error" and its number where Python has an OSError."""
+    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    if full or f"(os error {errno.ENOSPC})" in str(error):
+        return f"the disk of {job.folder} is full: make room there, then resume"
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 Ending = tuple[Literal["done", "failed", "cancelled", "interrupted"], dict[str, float], str]
@@ -90,6 +118,10 @@ Ending = tuple[Literal["done", "failed", "cancelled", "interrupted"], dict[str, 
 def _execute(spec: RunSpec, job: Job) -> Ending:
     kind = kind_of(spec)
     try:
+        if (
+            ":" in job.device
+        ):  # kernels and graphs are launched on the current device, wherever their tensors are
+            torch.cuda.set_device(job.device)
         write_whole(job.folder / "spec.json", canonical_json(spec))
         write_whole(job.folder / "environment.json", json.dumps(environment(job.device), indent=1))
         job.log(f"{kind.title(spec)} ({job.device}, {torch.get_num_threads()} threads)")
@@ -99,4 +131,4 @@ def _execute(spec: RunSpec, job: Job) -> Ending:
         return job.stop_reason or "interrupted", {}, ""
     except Exception as error:  # noqa: BLE001 - whatever goes wrong in a run is its outcome
         job.log(traceback.format_exc())
-        return "failed", {}, f"{type(error).__name__}: {error}"
+        return "failed", {}, _in_one_line(error, job)

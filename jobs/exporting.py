@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+from pyarrow import compute as pc
 from pyarrow import csv, parquet
 
 from jobs import queries
@@ -95,6 +96,8 @@ def _write_tables(ledger: Ledger, folder: Path, runs: Sequence[str], studies: Se
     for table, column, ids in chosen:
         query = f'SELECT * FROM "{table}" WHERE {column} IN (SELECT unnest($ids::VARCHAR[]))'  # noqa: S608
         rows = ledger.store.read(query, {"ids": list(ids)})
+        if table == "study_run":
+            rows = rows.filter(pc.is_in(rows["run"], pa.array(runs, pa.string())))
         parquet.write_table(rows, folder / f"{table}.parquet")
         csv.write_csv(rows, folder / f"{table}.csv")
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from jobs.files import write_whole
+
+LOOK_SECONDS = 0.2
+"""How long those who only look whether a folder is owned may at most stand in the way of its next owner."""
 
 
 class LabUnusableError(Exception):
@@ -80,8 +84,12 @@ class LabFolder:
     def owned(self) -> bool:
         """Whether a living process owns the folder."""
         try:
-            self.own().close()
-        except LabUnusableError:
+            with (self.path / "lock").open("rb") as lock:
+                # A shared lock, so that those who only look do not take each other for the owner.
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
             return True
         return False
 
@@ -92,13 +100,14 @@ class LabFolder:
             LabUnusableError: Another process owns the folder, or it cannot be written.
         """
         try:
-            self.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.runs.mkdir(mode=0o700, exist_ok=True)
             lock = (self.path / "lock").open("a+b")
         except OSError as error:
             message = f"lab folder {self.path} cannot be used: {error.strerror}"
             raise LabUnusableError(message) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except BlockingIOError as error:
             lock.close()
             server = self.server()
@@ -113,3 +122,21 @@ class LabFolder:
         if server is not None and server["pid"] == os.getpid():
             with suppress(FileNotFoundError):
                 self.address_file.unlink()
+
+
+def _lock(file: BinaryIO) -> None:
+    """Take a lock for oneself.
+
+    Raises:
+        BlockingIOError: Another process keeps it.
+    """
+    deadline = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return

@@ -7,9 +7,11 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 from pydantic import ValidationError
@@ -17,9 +19,9 @@ from pydantic import ValidationError
 from jobs import importing_offline
 from jobs.exporting import FORMAT, RUN_TABLES, STUDY_TABLES
 from jobs.folder import LabFolder
-from jobs.importing_offline import Imported, ImportRefusedError
+from jobs.importing_offline import Imported, ImportRefusedError, run_folders
 from jobs.ledger import Ledger
-from jobs.ledger_rows import new_id
+from jobs.ledger_rows import Run, Study, new_id
 from jobs.records import RecordError
 from jobs.store import BatchRefusedError
 
@@ -31,9 +33,13 @@ DAMAGE = (
     ValidationError,
     RecordError,
     BatchRefusedError,
+    RuntimeError,
     pa.ArrowException,
+    duckdb.Error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
-"""What reading a folder raises that is not as its writer left it."""
+"""What reading a folder or zip raises that is not as its writer left it."""
 
 
 _ID = re.compile("[rs][a-z2-7]{10}")
@@ -48,13 +54,16 @@ def import_path(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
     """
     if zipfile.is_zipfile(path):
         with tempfile.TemporaryDirectory(prefix="symlab-import-") as scratch:
-            shutil.unpack_archive(path, scratch, "zip")
+            try:
+                shutil.unpack_archive(path, scratch, "zip")
+            except DAMAGE as error:
+                raise _damaged(path, error) from error
             heads = list(Path(scratch).glob("*/export.json"))
             if len(heads) != 1:
                 message = f"{path} is not an export of a lab: there is no export.json in it"
                 raise ImportRefusedError(message)
             return import_path(ledger, lab, heads[0].parent)
-    with ledger.lock:
+    with ledger.transfer:
         try:
             if (path / "export.json").is_file():
                 return _import_export(ledger, lab, path)
@@ -63,10 +72,14 @@ def import_path(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
         except ImportRefusedError:
             raise
         except DAMAGE as error:
-            message = f"{path} is damaged: {type(error).__name__}: {' '.join(str(error).split())}"
-            raise ImportRefusedError(message) from error
+            raise _damaged(path, error) from error
     message = f"{path} holds neither export.json nor study.json: name what `symlab export` or the offline worker wrote"
     raise ImportRefusedError(message)
+
+
+def _damaged(path: Path, error: Exception) -> ImportRefusedError:
+    """One line on what is wrong with what was to be read."""
+    return ImportRefusedError(f"{path} is damaged: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _import_export(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
@@ -80,24 +93,29 @@ def _import_export(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
     if not all(_ID.fullmatch(name) for name in [*head["runs"], *head["studies"]]):
         message = f"{path} names runs or studies that are none: it is not an export of a lab"
         raise ImportRefusedError(message)
-    known = {run for run, found in ledger.runs.items() if not found.deleted}
-    known_studies = {study for study, found in ledger.studies.items() if not found.deleted}
-    names = {run: new_id("r") if run in ledger.runs and run not in known else run for run in head["runs"]}
-    names |= {
-        s: new_id("s") if s in ledger.studies and s not in known_studies else s for s in head["studies"]
-    }
-    fresh = [run for run in head["runs"] if run not in known]
-    fresh_studies = [study for study in head["studies"] if study not in known_studies]
+    with ledger.lock:
+        names = {run: new_id("r") if _is_deleted(ledger.runs.get(run)) else run for run in head["runs"]}
+        names |= {
+            study: new_id("s") if _is_deleted(ledger.studies.get(study)) else study
+            for study in head["studies"]
+        }
+        fresh = [run for run in head["runs"] if names[run] not in ledger.runs]
+        fresh_studies = [study for study in head["studies"] if names[study] not in ledger.studies]
     rows: dict[str, pa.Table] = {}
     for table in (*RUN_TABLES, *ledger.store.tables):
         rows[table] = _rows(path, table, "run", fresh, names)
     for table in STUDY_TABLES:
         rows[table] = _rows(path, table, "study", fresh_studies, names)
-    for run in fresh:
-        shutil.copytree(path / "runs" / run, lab.runs / names[run], dirs_exist_ok=True)
-    ledger.store.adopt({table: content for table, content in rows.items() if len(content)}).result()
-    ledger.load()
+    with run_folders(lab, {names[run]: path / "runs" / run for run in fresh}) as place, ledger.lock:
+        place()
+        ledger.store.adopt({table: content for table, content in rows.items() if len(content)}).result()
+        ledger.load()
     return Imported([names[study] for study in head["studies"]], len(fresh), len(head["runs"]) - len(fresh))
+
+
+def _is_deleted(found: Run | Study | None) -> bool:
+    """Whether a run or study was here and is deleted: its id stays its own."""
+    return found is not None and found.deleted
 
 
 def _rows(path: Path, table: str, column: str, ids: Sequence[str], names: Mapping[str, str]) -> pa.Table:

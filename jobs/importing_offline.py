@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,7 +91,8 @@ def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
     }
     names, rows = dict[SpecHash, str](), Rows()
     for key, found in made.items():
-        known = ledger.done(key, whole=_is_whole(found))
+        with ledger.lock:
+            known = ledger.done(key, whole=_is_whole(found))
         names[key] = known or new_id("r")
         if known is None:
             inputs = {source: names[source] for source in found.spec.inputs()}
@@ -99,12 +101,41 @@ def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
     spec = registry.study_spec(head["study"]) if head["study"] else made[head["runs"][-1]["run"]].spec
     plan = [(entry["role"], names[entry["run"]], entry["run"] not in new) for entry in head["runs"]]
     began = min(found.started for found in made.values())
-    study, tables = _study_rows(ledger, spec, plan, began)
-    for key, run in new.items():
-        shutil.copytree(path / "runs" / key, lab.runs / run.run, ignore=shutil.ignore_patterns("*.lock"))
-    ledger.store.adopt(_run_tables(rows) | tables).result()
-    ledger.load()
+    folders = {run.run: path / "runs" / key for key, run in new.items()}
+    with run_folders(lab, folders) as place, ledger.lock:
+        study, tables = _study_rows(ledger, spec, plan, began)
+        place()
+        ledger.store.adopt(_run_tables(rows) | tables).result()
+        ledger.load()
     return Imported([study], len(new), len(made) - len(new))
+
+
+@contextlib.contextmanager
+def run_folders(lab: LabFolder, sources: Mapping[str, Path]) -> Iterator[Callable[[], None]]:
+    """Copies folders of new runs into the lab; what it yields gives them their names there, which takes no time.
+
+    When the block fails, none of them stays. One import at a time.
+    """
+    scratch = lab.path / ".import"
+    shutil.rmtree(scratch, ignore_errors=True)  # of an import that was killed
+    scratch.mkdir(mode=0o700)
+    placed: list[Path] = []
+
+    def place() -> None:
+        for run in sources:
+            shutil.rmtree(lab.runs / run, ignore_errors=True)  # an import that was killed may have left it
+            placed.append((scratch / run).rename(lab.runs / run))
+
+    try:
+        for run, source in sources.items():
+            shutil.copytree(source, scratch / run, ignore=shutil.ignore_patterns("*.lock"))
+        yield place
+    except BaseException:
+        for folder in placed:
+            shutil.rmtree(folder)
+        raise
+    finally:
+        shutil.rmtree(scratch)
 
 
 def _read_run(folder: Path) -> Made:

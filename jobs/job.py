@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,8 +126,8 @@ class Job:
         self._on_progress(self.latest)
 
     def log(self, text: str) -> None:
-        """Adds a line to the run's log."""
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+        """Adds a line to the run's log; a disk that takes none, being full, must not end the run or hide its end."""
+        with suppress(OSError), (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
 
     def stop(self, reason: StopReason) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import threading
 import time
@@ -19,6 +20,13 @@ COOKIE_SECONDS = 30 * 24 * 3600
 """How long a browser stays logged in."""
 SHORTEST_TOKEN = 16
 """Characters of the shortest `$SYMLAB_TOKEN`."""
+_NUMBER = re.compile("[0-9]{1,15}")
+"""The open part of a cookie or worker token; more digits were not written here, and `int` refuses thousands."""
+
+
+def proof(token: str, challenge: str) -> str:
+    """What only a holder of the token can answer to a challenge; whoever asks learns nothing of the token."""
+    return hmac.new(token.encode(), f"proof {challenge}".encode(), hashlib.sha256).hexdigest()
 
 
 class Keys:
@@ -66,10 +74,14 @@ class Keys:
         """What one attempt at one run shows; it says its attempt in the open."""
         return f"{attempt}.{self._derive(f'worker {run} {attempt}')}"
 
+    def prove(self, challenge: str, run: str = "", attempt: int = 0) -> str:
+        """Shows one who holds the lab's token, or an attempt's, that this is the lab; see `proof`."""
+        return proof(self.worker_token(run, attempt) if run else self.token, challenge)
+
     def worker_attempt(self, run: str, given: str) -> int | None:
         """The attempt at this run that a worker's token is for; none if it is not for this run."""
         number = given.partition(".")[0]
-        if not (number.isascii() and number.isdecimal()):
+        if _NUMBER.fullmatch(number) is None:
             return None
         expected = self.worker_token(run, int(number))
         return int(number) if hmac.compare_digest(given.encode(), expected.encode()) else None
@@ -82,7 +94,7 @@ class Keys:
     def is_cookie(self, given: str) -> bool:
         """Whether this cookie's value was signed here and has not ended."""
         end = given.partition(".")[0]
-        if not (end.isascii() and end.isdecimal()) or int(end) < time.time():
+        if _NUMBER.fullmatch(end) is None or int(end) < time.time():
             return False
         return hmac.compare_digest(given.encode(), f"{end}.{self._derive(f'cookie {end}')}".encode())
 

@@ -9,12 +9,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.client import Client, UnreachableError
+from jobs.client import Client, RefusedError, UnreachableError
 from jobs.folder import LabFolder, LabUnusableError
 from jobs.keys import Keys
 
 START_SECONDS = 120.0
 """How long a server may take to start."""
+RACE_SECONDS = 30.0
+"""How long the server of another process may take to answer, where that was first to own the folder."""
+PROOF_SECONDS = 10.0
+"""How long what answers at an announced address may take to prove that it is the lab."""
 STOP_SECONDS = 60.0
 """How long a server may take to stop its workers at a checkpoint."""
 
@@ -69,13 +73,20 @@ class Lab(Client):
 
 
 def running(lab: LabFolder) -> str | None:
-    """The address of the server that serves a lab folder now; none when there is none."""
+    """The address of the server that serves a lab folder now; none when there is none.
+
+    What a killed server announced may by now be the address of another program, so that the lab's token must not be
+    shown there before it has proved what it is.
+    """
     server = lab.server()
-    if server is None:
+    if server is None or not lab.owned():
         return None
-    with contextlib.suppress(UnreachableError), Client(server["address"], None, timeout=10.0) as client:
-        if client.ready()["ready"]:
-            return str(server["address"])
+    address = str(server["address"])
+    token = Keys.load(lab.secret).token
+    not_ours = contextlib.suppress(UnreachableError, RefusedError)
+    with not_ours, Client(address, None, timeout=PROOF_SECONDS) as client:
+        if client.serves(token):
+            return address
     return None
 
 
@@ -116,8 +127,10 @@ def _start(lab: LabFolder, options: Sequence[str]) -> tuple[subprocess.Popen[byt
 def _wait(lab: LabFolder, server: subprocess.Popen[bytes]) -> tuple[subprocess.Popen[bytes] | None, str]:
     """Wait until a child serves the lab."""
     deadline = time.monotonic() + START_SECONDS
+    ended = False
     while time.monotonic() < deadline:
-        ended = server.poll() is not None
+        if not ended and server.poll() is not None:
+            ended, deadline = True, time.monotonic() + RACE_SECONDS
         found = lab.server()
         if found is not None and (ended or found["pid"] == server.pid):
             address = running(lab)
@@ -128,7 +141,8 @@ def _wait(lab: LabFolder, server: subprocess.Popen[bytes]) -> tuple[subprocess.P
         time.sleep(0.05)
     said = lab.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     unsaid = f"the server of lab folder {lab.path} did not start within {START_SECONDS:.0f} s; see {lab.log}"
-    raise LabUnusableError(said[-1] if said else unsaid)
+    other = "; that one does not prove that its token is the one here ($SYMLAB_TOKEN, or the file secret)"
+    raise LabUnusableError((said[-1] if said else unsaid) + (other if ended and lab.owned() else ""))
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -33,6 +33,8 @@ class Ledger:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         """Notified after every change."""
+        self.transfer = threading.Lock()
+        """Held while run folders are brought in or removed, which may take minutes; `lock` is free meanwhile."""
         self.runs: dict[str, Run] = {}
         self.studies: dict[str, Study] = {}
         self._is_whole = is_whole
@@ -166,7 +168,7 @@ class Ledger:
                     "reused": key not in created,
                 }
                 rows.append(row)
-            study.runs = list(dict.fromkeys(by_hash.values()))
+            study.runs = list(dict.fromkeys(row["run"] for row in rows))
             self._commit_study(study, spec, title, list(created.values()), rows)
             self.studies[study.study] = study
             for run, _ in created.values():
@@ -319,9 +321,10 @@ class Ledger:
             self.changed.notify_all()
 
     def _read(self) -> None:
+        # The ordinal is the order of creation, so that a run is always younger than those it reads.
         query = """
             SELECT run, kind, hash, inputs, created, state, attempt, threads, stalled, deleted, purged
-            FROM run_current ORDER BY created, run
+            FROM run_current ORDER BY ordinal
         """
         for row in self.store.read(query).to_pylist():
             row |= {"inputs": json.loads(row["inputs"]), "state": State(row["state"])}
@@ -331,4 +334,5 @@ class Ledger:
             self.studies[row["study"]] = Study(**row)
         members = "SELECT study, run FROM study_run GROUP BY study, run ORDER BY study, min(position)"
         for row in self.store.read(members).to_pylist():
-            self.studies[row["study"]].runs.append(row["run"])
+            if row["run"] in self.runs:  # exports of earlier versions name deleted runs that they leave out
+                self.studies[row["study"]].runs.append(row["run"])

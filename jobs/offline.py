@@ -6,6 +6,7 @@ OUT/study.json names the study and its runs; OUT/runs/<spec hash>/ is a run's fo
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any, BinaryIO
 
 import torch
 from pydantic import ValidationError
@@ -25,8 +27,10 @@ from jobs.inputs import WEIGHTS
 from jobs.job import Job
 from jobs.progress_line import ProgressLine
 from jobs.specs import PlannedRun, RunSpec, StudySpec, spec_hash
-from jobs.spool import Spool
+from jobs.spool import Spool, SpoolBusyError
 
+STUDY = "study.json"
+"""The file in OUT that names the study and its runs."""
 FORMAT = 1
 """Version of the layout of OUT."""
 
@@ -125,9 +129,9 @@ def prepare(spec: RunSpec | StudySpec, out: Path, *, resume: bool) -> None:
         raise RefusedError(msg)
     named = spec.model_dump(mode="json") if isinstance(spec, StudySpec) else None
     content = {"format": FORMAT, "study": named, "runs": runs}
-    path = out / "study.json"
+    path = out / STUDY
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != content:
+        if _json(path) != content:
             msg = f"OUT: {out} holds another study; accepted: an empty folder, or the study that it was made for"
             raise RefusedError(msg)
         if not resume:
@@ -139,6 +143,30 @@ def prepare(spec: RunSpec | StudySpec, out: Path, *, resume: bool) -> None:
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(content, indent=1))
+
+
+def _json(path: Path) -> Any:  # noqa: ANN401 - whatever is in it
+    """A file's JSON; none where it is something else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
+def hold(out: Path) -> BinaryIO:
+    """Keeps other workers away from OUT until the answer is closed or the process ends.
+
+    Raises:
+        RefusedError: if another one is at work there.
+    """
+    held = (out / STUDY).open("r+b")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        held.close()
+        msg = f"OUT: another worker is at work in {out}; accepted: a folder of its own for each"
+        raise RefusedError(msg) from error
+    return held
 
 
 def drop_weights(out: Path) -> None:
@@ -163,8 +191,9 @@ def read_spec(given: str) -> RunSpec | StudySpec:
         return chosen
     try:
         return registry.spec(Path(given).read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"SPEC: {given}: {error.strerror}; accepted: a JSON file, or study:preset such as lmc:paper"
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        msg = f"SPEC: {given}: {reason}; accepted: a JSON file, or study:preset such as lmc:paper"
         raise RefusedError(msg) from error
     except ValidationError as error:
         lines = (
@@ -178,12 +207,36 @@ def command(arguments: Sequence[str]) -> int:
     """`python -m jobs.worker --offline SPEC OUT`; returns the exit status (128 + signal when it was stopped)."""
     options = _parser().parse_args(arguments)
     try:
-        spec = read_spec(options.spec)
-        device = resolve_device(options.device)
+        spec, device = _accept(options)
         prepare(spec, options.out, resume=options.resume)
-    except (RefusedError, ValueError) as refused:
+        with hold(options.out):
+            return _work(spec, device, options)
+    except (RefusedError, SpoolBusyError) as refused:
         sys.stderr.write(f"{refused}\n")
-        return 2
+    except OSError as error:
+        sys.stderr.write(
+            f"OUT: {error.filename or options.out}: {error.strerror}; accepted: a folder to write in\n"
+        )
+    return 2
+
+
+def _accept(options: argparse.Namespace) -> tuple[RunSpec | StudySpec, str]:
+    """The spec and the device that are asked for.
+
+    Raises:
+        RefusedError: naming what is wrong and what is accepted.
+    """
+    if options.threads < 1:
+        msg = f"threads: {options.threads}; accepted: a whole number from 1"
+        raise RefusedError(msg)
+    try:
+        return read_spec(options.spec), resolve_device(options.device)
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
+
+
+def _work(spec: RunSpec | StudySpec, device: str, options: argparse.Namespace) -> int:
+    """Carries out what was asked for; returns the exit status."""
     torch.set_num_threads(options.threads)
     named = os.environ.get("SYMLAB_DATA")
     place = Place(options.out, options.data or Path(named or options.out / "data"), device)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.estimates import Estimate
 from jobs.registry import kind_of, study_of
-from jobs.specs import PlannedRun, RunSpec, StudySpec, spec_hash
+from jobs.specs import PlannedRun, RunSpec, SpecHash, StudySpec, spec_hash
 
 
 def plan(spec: RunSpec | StudySpec) -> list[PlannedRun]:
@@ -16,9 +16,19 @@ def plan(spec: RunSpec | StudySpec) -> list[PlannedRun]:
     return [PlannedRun(spec.kind, spec)]
 
 
-def estimates(planned: Sequence[PlannedRun]) -> dict[str, Estimate]:
-    """The estimate of each role's run."""
-    known: dict[str, RunSpec] = {}
+def estimates(
+    planned: Sequence[PlannedRun], upstream: Mapping[SpecHash, RunSpec] | None = None
+) -> dict[str, Estimate]:
+    """The estimate of each role's run.
+
+    Args:
+        planned: The runs, each after those it reads.
+        upstream: Specs of runs that are not among them but read by them.
+
+    Raises:
+        KeyError: A run reads one that is in neither.
+    """
+    known = dict(upstream or {})
     found = {}
     for run in planned:
         found[run.role] = kind_of(run.spec).estimate(run.spec, known)

@@ -165,19 +165,6 @@ def metrics(
     return store.read(query, params if names is None else params | {"names": list(names)})
 
 
-def metric_names(store: Store, runs: Sequence[str]) -> list[str]:
-    """Names of the curves that some runs have, in alphabetical order."""
-    query = "SELECT DISTINCT name FROM metric WHERE run IN (SELECT unnest($runs)) ORDER BY name"
-    names: list[str] = store.read(query, {"runs": list(runs)})["name"].to_pylist()
-    return names
-
-
-def summary_names(store: Store) -> list[str]:
-    """Names of the numbers that runs' summaries hold: what the run table can also be sorted by."""
-    names: list[str] = store.read("SELECT DISTINCT name FROM summary ORDER BY name")["name"].to_pylist()
-    return names
-
-
 def studies(store: Store, *, limit: int = 1000, offset: int = 0) -> pa.Table:
     """Studies that are not deleted, newest first.
 

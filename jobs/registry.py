@@ -31,6 +31,10 @@ class Kind(Protocol):
         """Carries the run out and returns its headline numbers."""
         ...
 
+    def check_inputs(self, spec: Any, upstream: Mapping[SpecHash, RunSpec]) -> None:  # noqa: ANN401
+        """Raises a ValidationError if a run that it reads does not fit it; of some the spec may not be known."""
+        ...
+
     def estimate(self, spec: Any, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:  # noqa: ANN401
         """What the run costs, given the specs of the runs that it reads."""
         ...

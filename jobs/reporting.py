@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import httpx
 
 from jobs.execution import Outcome
 from jobs.job import Job
+from jobs.keys import proof
 from jobs.spool import Spool
 
 LARGEST_BODY = 4 * 2**20
@@ -22,8 +25,10 @@ LOOK_SECONDS = 0.2
 HEARTBEAT_SECONDS = 1.0
 AWAY_SECONDS = 2.0
 """Longest wait before a server that is away is tried again."""
-GONE = {404, 409, 410}
-"""The server knows no such run, or has given it to a newer attempt."""
+
+
+class ForeignServerError(Exception):
+    """What answers at the announced address is not the lab."""
 
 
 class Disowned(Exception):  # noqa: N818 - not an error: the run belongs to another attempt, or was deleted
@@ -33,15 +38,16 @@ class Disowned(Exception):  # noqa: N818 - not an error: the run belongs to anot
 class Server:
     """The connection to the lab's server, made anew from its address file after every failure."""
 
-    def __init__(self, address_file: Path, run: str, token: str) -> None:
+    def __init__(self, address_file: Path, run: str, attempt: int, token: str) -> None:
         """Prepares for one run.
 
         Args:
             address_file: the lab's server.json.
             run: the run's id.
+            attempt: the attempt at it.
             token: of this attempt.
         """
-        self._address_file, self._run = address_file, run
+        self._address_file, self._run, self._attempt, self._token = address_file, run, attempt, token
         self._headers = {"Authorization": f"Bearer {token}"}
         self._client: httpx.Client | None = None
 
@@ -52,19 +58,37 @@ class Server:
             Disowned: if the server wants nothing more from this attempt.
             httpx.HTTPError: if it cannot be reached or does not take it.
             OSError, ValueError, LookupError: if its address is not known.
+            ForeignServerError: if something else answers there.
         """
         if self._client is None:
-            address = json.loads(self._address_file.read_text(encoding="utf-8"))["address"]
-            # No proxy of the environment may stand between a worker and its own machine.
-            self._client = httpx.Client(
-                base_url=address, headers=self._headers, timeout=10.0, trust_env=False
-            )
-        response = self._client.post(f"/api/v1/runs/{self._run}/{verb}", **content)
-        if response.status_code in GONE:
+            self._client = self._connect()
+        path = f"/api/v1/runs/{self._run}/{verb}"
+        response = self._client.post(path, headers=self._headers, **content)
+        if response.status_code == httpx.codes.CONFLICT and _object(response).get("command") == "stop":
             raise Disowned
         response.raise_for_status()
-        answer: dict[str, Any] = response.json()
-        return answer
+        return _object(response)
+
+    def _connect(self) -> httpx.Client:
+        """A connection to what has proved that it is the lab; until then it is shown no token."""
+        address = json.loads(self._address_file.read_text(encoding="utf-8"))["address"]
+        # No proxy of the environment may stand between a worker and its own machine.
+        client = httpx.Client(base_url=address, timeout=10.0, trust_env=False)
+        try:
+            self._check(client)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def _check(self, client: httpx.Client) -> None:
+        """Has what answers prove that it is the lab which gave this attempt its token."""
+        challenge = secrets.token_urlsafe(24)
+        asked: dict[str, str | int] = {"challenge": challenge, "run": self._run, "attempt": self._attempt}
+        shown = str(_object(client.get("/api/ready", params=asked)).get("proof", ""))
+        if not hmac.compare_digest(shown.encode(), proof(self._token, challenge).encode()):
+            msg = f"what answers at {client.base_url} is not this lab"
+            raise ForeignServerError(msg)
 
     def forget(self) -> bool:
         """Closes the connection; says whether there was one."""
@@ -72,6 +96,22 @@ class Server:
         if client is not None:
             client.close()
         return client is not None
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object that a lab answers with.
+
+    Raises:
+        ForeignServerError: if the answer is something else.
+    """
+    try:
+        content = response.json()
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        msg = f"{response.url} answered no JSON object"
+        raise ForeignServerError(msg)
+    return content
 
 
 class Reporter(threading.Thread):
@@ -117,7 +157,7 @@ class Reporter(threading.Thread):
             return False
         try:
             send()
-        except (httpx.HTTPError, OSError, ValueError, LookupError) as error:
+        except (httpx.HTTPError, ForeignServerError, OSError, ValueError, LookupError) as error:
             self._away(error)
             return False
         except Disowned:
@@ -142,7 +182,6 @@ class Reporter(threading.Thread):
                 "done": latest.done,
                 "total": latest.total,
                 "note": latest.note,
-                "sequence": self._spool.count,
             }
             self._obey(self._server.post("heartbeat", json=beat))
             self._last_beat = time.monotonic()

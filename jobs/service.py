@@ -24,7 +24,7 @@ from jobs.ledger import Ledger
 from jobs.ledger_rows import Move, Run
 from jobs.pace import Progress
 from jobs.planning import plan
-from jobs.specs import RunSpec, StudySpec
+from jobs.specs import RunSpec, SpecHash, StudySpec
 from jobs.states import FINISHED, NotAllowedError, State
 from jobs.store import Store
 from jobs.study_clock import StudyClock, StudyProgress
@@ -145,7 +145,17 @@ class Service:
             NotAllowedError: A single run reads one that is neither done nor on its way.
         """
         checked = spec if isinstance(spec, StudySpec | RunSpec) else registry.spec(spec)
+        if isinstance(checked, RunSpec):
+            registry.kind_of(checked).check_inputs(checked, self._known(checked.inputs()))
         return self.ledger.create(checked, plan(checked), title=title, fresh=fresh)
+
+    def _known(self, inputs: Sequence[SpecHash]) -> dict[SpecHash, RunSpec]:
+        """Specs of the runs here that a new run would read."""
+        with self.ledger.lock:
+            runs = {key: self.ledger.reusable(key, whole=True) for key in inputs}
+        return {
+            key: registry.run_spec(queries.run(self.store, run)["spec"]) for key, run in runs.items() if run
+        }
 
     def cancel(self, ids: Sequence[str]) -> list[str]:
         """Cancel runs, and of studies those unfinished runs that no other study waits for; returns their ids.
@@ -199,8 +209,9 @@ class Service:
 
     def purge(self) -> Purged:
         """Remove the folders of deleted runs for good."""
-        with self.ledger.lock:
-            runs = [run.run for run in self.ledger.runs.values() if run.deleted and not run.purged]
+        with self.ledger.transfer:
+            with self.ledger.lock:
+                runs = [run.run for run in self.ledger.runs.values() if run.deleted and not run.purged]
             size = 0
             for folder in (self.run_folder(run) for run in runs):
                 if folder.exists():

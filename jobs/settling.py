@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,30 @@ class Known:
     """Process id of the worker, where it is known."""
 
 
+def left_outcome(folder: Path) -> Outcome | None:
+    """What a worker left in its run's folder, if it is an outcome.
+
+    Raises:
+        OSError: The file is there and cannot be read.
+    """
+    try:
+        return Outcome.read(folder)
+    except ValueError:
+        return None
+
+
 def progress_mark(store: Store, run: str, folder: Path) -> object:
     """Something that changes whenever a run makes a record or a checkpoint."""
-    checkpoints = sorted((path.name, path.stat().st_mtime_ns) for path in folder.glob("checkpoint*"))
+    checkpoints = sorted((path.name, _changed(path)) for path in folder.glob("checkpoint*"))
     return store.acknowledged(run), tuple(checkpoints)
+
+
+def _changed(path: Path) -> int:
+    """When a file was last written, in nanoseconds; 0 for one that its worker has just renamed."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def store_spool(store: Store, run: str, folder: Path) -> int:
@@ -67,7 +88,7 @@ def settle(store: Store, run: Run, folder: Path, outcome: Outcome | None, known:
     """
     try:
         stored = store_spool(store, run.run, folder)
-    except (RecordError, BatchRefusedError) as error:
+    except (RecordError, BatchRefusedError, OSError) as error:
         return [Move(run.run, State.FAILED, {"error": f"records: {error}"})]
     if outcome is not None and outcome.state == "done":
         return [_done(run, outcome, stored)]
@@ -76,9 +97,20 @@ def settle(store: Store, run: Run, folder: Path, outcome: Outcome | None, known:
     if run.state is State.CANCELLING or (outcome is not None and outcome.state == "cancelled"):
         return [Move(run.run, State.CANCELLED, {"reason": "on request"})]
     if outcome is not None or known.stopping:
-        return [Move(run.run, State.QUEUED, {"reason": "the server was stopped"})]
+        return [Move(run.run, State.QUEUED, {"reason": "its worker was stopped"})]
     moved = known.mark is None or known.mark != progress_mark(store, run.run, folder)
     return _died(run, folder, known.process, stalled=0 if moved else run.stalled + 1)
+
+
+def without_input(run: Run, sources: Iterable[Run]) -> Move | None:
+    """The end of a queued run that reads a failed or cancelled one; none while its sources may still be done."""
+    for source in sources:
+        if source.state is State.FAILED:
+            return Move(run.run, State.FAILED, {"error": f"source: its input, run {source.run}, failed"})
+        if source.state is State.CANCELLED:
+            reason = f"its input, run {source.run}, was cancelled"
+            return Move(run.run, State.CANCELLED, {"reason": reason})
+    return None
 
 
 def log_end(folder: Path, lines: int = 5) -> str:

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from symcore.data.sources import SOURCES
@@ -68,6 +68,15 @@ class DataRunSpec(RunSpec):
     def _fill_in_checksum(cls, given: Any) -> Any:  # noqa: ANN401 - what came from outside
         if isinstance(given, dict) and not given.get("data_checksum") and given.get("data") in SOURCES:
             return given | {"data_checksum": SOURCES[given["data"]].checksum}
+        return given
+
+    @field_validator("data_checksum")
+    @classmethod
+    def _names_what_is_read(cls, given: str, info: ValidationInfo) -> str:
+        data = info.data.get("data")
+        if data in SOURCES and given != SOURCES[data].checksum:
+            msg = f"{given!r} is not the content of {data}; accepted: {SOURCES[data].checksum}"
+            raise refusal(msg)
         return given
 
 

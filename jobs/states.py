@@ -75,8 +75,3 @@ def check_move(run: str, current: State, wanted: State) -> None:
         follow = ", ".join(sorted(MOVES[current])) or "nothing"
         message = f"run {run} is {current} and cannot become {wanted}; what can follow is {follow}"
         raise NotAllowedError(message)
-
-
-def study_state(states: set[State]) -> State:
-    """The state of a study from those of its runs; a study without runs is done."""
-    return next((state for state in STUDY_ORDER if state in states), State.DONE)

@@ -162,7 +162,7 @@ class Store:
         connection.execute("INSERT INTO study_event VALUES (?, ?, ?, ?, ?)", row)
 
     def adopt(self, rows: Mapping[str, pa.Table]) -> Future[None]:
-        """Add whole tables that came from elsewhere in one commit, their columns in the table's order.
+        """Add whole tables that came from elsewhere in one commit.
 
         Events have no `seq` yet: they are numbered here, in the order given. Runs must be new to this store.
         """
@@ -324,8 +324,8 @@ def fit_rows(tables: Mapping[str, pa.Schema], run: str, table: str, rows: pa.Rec
 
 
 def insert(connection: Connection, table: str, rows: pa.Table) -> None:  # noqa: ARG001  (read by its name)
-    """Append Arrow rows whose columns are in the table's order."""
-    connection.execute(f'INSERT INTO "{table}" SELECT * FROM rows')  # noqa: S608  (a table's name)
+    """Append Arrow rows by the names of their columns: a table that gained one has it at its end, wherever its kind does."""
+    connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM rows')  # noqa: S608  (a table's name)
 
 
 def first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from jobs import queries, registry
 from jobs.dispatcher import Dispatcher
 from jobs.planning import estimates, plan
+from jobs.specs import PlannedRun, RunSpec, SpecHash
 from jobs.states import State
 from jobs.store import Store
 
@@ -93,8 +94,16 @@ class StudyClock:
         if study not in self._costs:
             device = self._dispatcher.slots[0].device if self._dispatcher.slots else "cpu"
             try:
-                found = estimates(plan(registry.spec(spec)))
-            except ValidationError:
-                found = {}  # the spec of a study that an older version made, and this one cannot make
+                planned = plan(registry.spec(spec))
+                found = estimates(planned, self._upstream(planned))
+            except (ValidationError, KeyError):
+                found = {}  # an older version made a spec that this one cannot, or what it reads is not here
             self._costs[study] = {role: cost.seconds(device) for role, cost in found.items()}
         return self._costs[study]
+
+    def _upstream(self, planned: Sequence[PlannedRun]) -> dict[SpecHash, RunSpec]:
+        """Specs that this lab knows of the runs that planned ones read."""
+        hashes = {key for run in planned for key in run.spec.inputs()}
+        query = "SELECT hash, any_value(spec) AS spec FROM run WHERE hash IN (SELECT unnest($hashes::VARCHAR[])) GROUP BY hash"
+        rows = self._store.read(query, {"hashes": list(hashes)}).to_pylist()
+        return {row["hash"]: registry.run_spec(row["spec"]) for row in rows}

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from jobs import registry
-from jobs.execution import carry_out
+from jobs.execution import carry_out, refuse
 from jobs.files import write_whole
 from jobs.job import Job
 from jobs.reporting import Reporter, Server
@@ -91,10 +91,15 @@ def main(assignment: Assignment) -> None:
         inputs=assignment.inputs,
     )
     signal.signal(signal.SIGTERM, lambda _signal, _frame: job.stop("interrupted"))
-    server = Server(assignment.address_file, assignment.run, assignment.token)
+    server = Server(assignment.address_file, assignment.run, assignment.attempt, assignment.token)
     reporter = Reporter(job, spool, server, disown=_leave)
     reporter.start()
-    outcome = carry_out(registry.run_spec(assignment.spec), job, assignment.attempt)
+    try:
+        spec = registry.run_spec(assignment.spec)
+    except ValidationError as error:  # queued by another version of the lab
+        outcome = refuse(error, job, assignment.attempt)
+    else:
+        outcome = carry_out(spec, job, assignment.attempt)
     reporter.finish(outcome, FLUSH_SECONDS)
 
 

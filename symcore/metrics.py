@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,16 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 class Evaluator:
     """Loss and accuracy of populations that share one module; keeps its traced programs between calls."""
 
-    def __init__(self, network: nn.Module, dataset: Dataset, *, stacked_buffers: bool = False) -> None:
-        self._dataset = dataset
+    def __init__(
+        self,
+        network: nn.Module,
+        dataset: Dataset,
+        *,
+        stacked_buffers: bool = False,
+        on_chunk: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepares to evaluate; `on_chunk` is called before each chunk of images and may raise to stop."""
+        self._dataset, self._on_chunk = dataset, on_chunk
         self.stacked_buffers = stacked_buffers
         self._names = [name for name, _ in network.named_parameters()]
         self._buffer_names = [name for name, _ in network.named_buffers()]
@@ -63,6 +71,7 @@ class Evaluator:
         loss = torch.zeros(members, dtype=torch.float64, device=device)
         correct = torch.zeros(members, dtype=torch.int64, device=device)
         for images, labels in zip(data.images.split(chunk), data.labels.split(chunk), strict=True):
+            self._on_chunk()
             totals = self._program([*weights, self._dataset.normalise(images), labels])
             loss += totals[0]
             correct += totals[1]

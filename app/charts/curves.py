@@ -72,8 +72,13 @@ def training(
         steps: Epochs that the run will have, so that the axis stands still while it goes on.
         role: Colours the lines, a role of `theme.ROLES`.
         log: Logarithmic vertical axis; values that are not positive are left out.
+
+    Returns:
+        The chart; where no value can be drawn, the words that say so.
     """
     points = points[points["value"] > 0] if log else points.dropna()
+    if points.empty:
+        return _nothing(f"no {quantity.key} {'above zero' if log else 'that is a number'}")
     low, high = domain(points, quantity, log=log)
     means = summary(points).assign(role=role)
     means["low"] = means["low"].clip(lower=low)
@@ -105,6 +110,14 @@ def training(
     ]
     spoken = f"{quantity.key} ({quantity.unit}) by epoch for " + ", ".join(means["split"].unique())
     return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))
+
+
+def _nothing(told: str) -> alt.LayerChart:
+    """Words in the place of a chart."""
+    words = pd.DataFrame({"told": [told], "role": ["muted"]})
+    text = alt.Chart(words).encode(text="told:N", color=theme.paint("role"))
+    drawn = alt.layer(text.mark_text(fontSize=labels.FONT, tooltip=None))
+    return theme.styled(drawn.properties(height=HEIGHT, description=told))
 
 
 def _decades(low: float, high: float) -> list[float]:

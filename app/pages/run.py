@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import streamlit as st
@@ -114,6 +115,8 @@ def _log(run: Mapping[str, Any], *, going_on: bool) -> None:
         return True
 
     parts.live(part, going_on=going_on)
+    if parts.lab().lab.inside(run["run"], "log.txt") is not None:
+        st.link_button("Whole log", f"/api/v1/runs/{run['run']}/log", icon=":material/download:")
 
 
 def _files(run: Mapping[str, Any]) -> None:
@@ -134,6 +137,18 @@ def _files(run: Mapping[str, Any]) -> None:
         },
         alt="Files of this run",
     )
+    with st.container(horizontal=True):
+        for file in run["artifacts"]:
+            # A link to the API, not Streamlit's button, which holds each file in memory for each visitor.
+            url = f"/api/v1/runs/{run['run']}/artifacts/{quote(file['name'])}"
+            here = parts.lab().lab.inside(run["run"], file["path"]) is not None
+            st.link_button(
+                file["name"],
+                url,
+                icon=":material/download:",
+                disabled=not here,
+                help=None if here else "The file is gone from the run's folder.",
+            )
     st.caption(f"In {parts.lab().run_folder(run['run'])}")
 
 
@@ -148,7 +163,11 @@ def _provenance(run: Mapping[str, Any]) -> None:
     if run["inputs"]:
         st.markdown("**Reads**")
         for source in run["inputs"].values():
-            title = reads.run(parts.lab().store, source)["title"]
+            try:
+                title = reads.run(parts.lab().store, source)["title"]
+            except UnknownError:  # a single run that was imported comes without what it read
+                st.markdown(f"`{source}`, which is not in this lab")
+                continue
             st.page_link(navigation.page("run"), label=f"{title} ({source})", query_params={"id": source})
     st.markdown("**History**")
     events = pd.DataFrame(run["events"])

@@ -135,7 +135,7 @@ def _table(study: str, spec: Mapping[str, Any], results: Results, chosen: Chosen
         parts.note("Paper: Lim et al. 2024, table 1, MLP on MNIST, mean and spread over at least 5 pairs.")
     else:
         parts.note(
-            f"The paper's numbers for MLPs are measured on MNIST and do not compare with {spec['data']}; the preset "
+            "The paper's numbers for MLPs are measured with other settings and do not compare with these; the preset "
             "“paper” on the Launch page measures what does."
         )
 

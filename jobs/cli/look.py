@@ -13,13 +13,14 @@ from rich.console import Console
 from jobs.cli import tables
 from jobs.cli.options import Json, LabPath
 from jobs.lab import Lab
+from jobs.states import State
 
 console = Console(highlight=False)
 if not console.is_terminal:
     console.width = 200  # nothing is cut for a program that reads along
 
 States = Annotated[
-    tuple[str, ...], Parameter(name="--state", negative=(), help="Only runs in these states; means --runs.")
+    tuple[State, ...], Parameter(name="--state", negative=(), help="Only runs in these states; means --runs.")
 ]
 Study = Annotated[str | None, Parameter(help="Only the runs of this study; means --runs.")]
 Search = Annotated[str, Parameter(help="Only runs whose id, title or spec contains this; means --runs.")]

@@ -30,24 +30,21 @@ class LocalProcess:
     """A process known by its id and its time of birth, since ids are used again."""
 
     pid: int
-    born: float
-    """Seconds since 1970, as the system reports it."""
+    born: str
+    """As `birth` tells it."""
 
     @classmethod
     def of(cls, pid: int) -> LocalProcess:
         """The process that has this id now; one that is gone already counts as dead."""
-        try:
-            return cls(pid, psutil.Process(pid).create_time())
-        except psutil.NoSuchProcess:
-            return cls(pid, 0.0)
+        return cls(pid, birth(pid))
 
     def alive(self) -> bool:
         """Whether the process runs; one that ended and was not collected yet does not."""
         try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.born) < 0.1 and process.status() != psutil.STATUS_ZOMBIE
+            ended = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+        return not ended and self.born != "" and birth(self.pid) == self.born
 
     def terminate(self) -> None:
         """SIGTERM: the worker writes a checkpoint and ends."""
@@ -62,6 +59,24 @@ class LocalProcess:
                 # It may be so young that it does not lead its group yet.
                 leads = os.getpgid(self.pid) == self.pid
                 (os.killpg if leads else os.kill)(self.pid, signal.SIGKILL)
+
+
+def birth(pid: int) -> str:
+    """When a process began, by a clock that nobody sets; empty for one that is gone.
+
+    On Linux that is in clock ticks since the boot of that id (proc_pid_stat(5), field 22): seconds since 1970 are made
+    from it with the present time of day, and a step of that clock would give every process another birth.
+    """
+    try:
+        if sys.platform != "linux":
+            return repr(psutil.Process(pid).create_time())
+        after_name = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+        )
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return ""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{after_name.split()[19]} of {boot}"
 
 
 class LocalExecutor:
@@ -113,7 +128,7 @@ class LocalExecutor:
             found = json.loads((folder / "worker.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        process = LocalProcess(found["pid"], found["create_time"])
+        process = LocalProcess(found["pid"], found.get("born", ""))
         return process if found["attempt"] == attempt and process.alive() else None
 
 
@@ -131,7 +146,7 @@ def enter(folder: str, attempt: int) -> None:
         if assignment.attempt != attempt:
             return  # a newer attempt was given out while this process was being born
         me = LocalProcess.of(os.getpid())
-        note = {"pid": me.pid, "create_time": me.born, "attempt": attempt}
+        note = {"pid": me.pid, "born": me.born, "attempt": attempt}
         write_whole(place / "worker.json", json.dumps(note))
         worker.main(assignment)
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import save_file
 
-from jobs.designs import blueprint, size
+from jobs.designs import blueprint, field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import PERMUTATIONS, check_members, population
 from jobs.job import Job
@@ -55,6 +55,33 @@ TABLES = {
         ]
     )
 }
+
+
+def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
+    """Makes sure that the networks exist; see `jobs.kinds.interpolate.check_inputs`."""
+    trained_source(Spec, spec.source, spec.pairs, upstream)
+
+
+def trained_source(
+    model: type[RunSpec], source: SpecHash, pairs: Pairs, upstream: Mapping[SpecHash, RunSpec]
+) -> TrainSpec | None:
+    """The train run whose networks are paired; none if it is not known.
+
+    Raises:
+        ValidationError: if it is no train run, or has too few networks.
+    """
+    found = upstream.get(source)
+    if found is None:
+        return None
+    if not isinstance(found, TrainSpec):
+        msg = f"{source} is {found.kind}; accepted: the hash of a train run"
+        raise field_error(model, ("source",), source, msg)
+    members = len(found.seeds)
+    for pair in pairs:
+        if max(pair) >= members:
+            msg = f"{list(pair)} is not in source {source}; accepted: members 0 to {members - 1}"
+            raise field_error(model, ("pairs",), pairs, msg)
+    return found
 
 
 def title(spec: Spec) -> str:

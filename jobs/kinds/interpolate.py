@@ -11,10 +11,12 @@ import torch
 from pydantic import AfterValidator, Field
 from safetensors.torch import load_file
 
-from jobs.designs import size
+from jobs.designs import field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import PERMUTATIONS, check_members, dataset, population
 from jobs.job import Job
+from jobs.kinds.align import Spec as AlignSpec
+from jobs.kinds.align import trained_source
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, refusal
 from symcore.asymmetry import Parameters
@@ -35,6 +37,13 @@ def _odd(points: int) -> int:
     return points
 
 
+def _once(splits: tuple[Split, ...]) -> tuple[Split, ...]:
+    if len(set(splits)) != len(splits):
+        msg = f"{list(splits)} holds a split twice; accepted: each split once"
+        raise refusal(msg)
+    return splits
+
+
 Points = Annotated[int, Field(ge=3, le=1001), AfterValidator(_odd)]
 """Number of evenly spaced points on a path; odd, because the barrier is read at the middle."""
 
@@ -52,7 +61,7 @@ class Spec(DataRunSpec):
     """Members (a, b) of each pair: the path goes from a to b."""
     points: Points = 25
     """Points on each path, endpoints included; odd."""
-    splits: tuple[Split, ...] = Field(default=("train", "test"), min_length=1)
+    splits: Annotated[tuple[Split, ...], Field(min_length=1), AfterValidator(_once)] = ("train", "test")
     """Parts of the data set that every point is evaluated on."""
     precision: Precision = "float32"
     """Arithmetic of matrix products."""
@@ -73,6 +82,28 @@ TABLES = {
         ]
     )
 }
+
+
+def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
+    """Makes sure that the runs which are read fit: the networks exist, on this data, and are aligned pair by pair.
+
+    Args:
+        spec: the run.
+        upstream: specs of the runs that it reads, as far as they are known.
+
+    Raises:
+        ValidationError: pointing at the field that does not fit, with what is accepted.
+    """
+    source = trained_source(Spec, spec.source, spec.pairs, upstream)
+    if source is not None and spec.data != source.data:
+        msg = f"{spec.data} is not what the networks of source {spec.source} were trained on; accepted: {source.data}"
+        raise field_error(Spec, ("data",), spec.data, msg)
+    aligned = upstream.get(spec.alignment) if spec.alignment else None
+    if aligned is None:
+        return
+    if not isinstance(aligned, AlignSpec) or (aligned.source, aligned.pairs) != (spec.source, spec.pairs):
+        msg = f"{spec.alignment} does not align these pairs of source {spec.source}; accepted: an align run that does"
+        raise field_error(Spec, ("alignment",), spec.alignment, msg)
 
 
 def title(spec: Spec) -> str:
@@ -112,7 +143,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     b = _permuted({name: p[seconds] for name, p in effective.items()}, trained, spec, job)
     stacked = len(trained.design.mask_seeds) > 1
     buffers = {name: v[firsts] if stacked else v for name, v in trained.buffers.items()}
-    evaluator = Evaluator(trained.network, images, stacked_buffers=stacked)
+    evaluator = Evaluator(trained.network, images, stacked_buffers=stacked, on_chunk=job.pause_point)
     positions = alphas(spec.points)
     paths: dict[str, PathPoints] = {}
     with arithmetic(spec.precision):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,6 +11,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
+from safetensors import SafetensorError, safe_open
 
 from jobs.designs import check_treatment, field_error, size
 from jobs.estimates import Estimate
@@ -59,6 +62,11 @@ class Spec(DataRunSpec):
 TABLES: dict[str, pa.Schema] = {}
 
 
+def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
+    """It reads no run, so that all fit."""
+    del spec, upstream
+
+
 def title(spec: Spec) -> str:
     """What is trained, on what."""
     plural = "s" if len(spec.seeds) > 1 else ""
@@ -97,6 +105,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     )
     population = build(design, job.device)
     checkpoint = job.folder / "checkpoint.safetensors"
+    _drop_unreadable(checkpoint, job)
     try:
         trained = _fit(population, images, spec, job, checkpoint)
     except RecordsLostError as lost:
@@ -110,6 +119,35 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     return summary
 
 
+def _drop_unreadable(checkpoint: Path, job: Job) -> None:
+    """Removes a checkpoint that a dying disk or machine left damaged, so that training begins again."""
+    if not checkpoint.exists():
+        return
+    try:
+        with safe_open(checkpoint, framework="pt"):
+            return
+    except (SafetensorError, OSError) as error:
+        job.log(f"the checkpoint cannot be read ({error}); training begins again")
+        checkpoint.unlink()
+
+
+def checkpoint_seconds() -> float:
+    """Time between checkpoints: `$SYMLAB_CHECKPOINT_SECONDS`, else 20.
+
+    Raises:
+        ValueError: if the variable holds something else than a positive number.
+    """
+    given = os.environ.get("SYMLAB_CHECKPOINT_SECONDS", "20")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        msg = f"SYMLAB_CHECKPOINT_SECONDS: {given!r}; accepted: a number above 0"
+        raise ValueError(msg)
+    return seconds
+
+
 def _fit(population: Population, images: Dataset, spec: Spec, job: Job, checkpoint: Path) -> Population:
     epochs, members = spec.training.epochs, population.size
     state = {"note": ""}
@@ -121,16 +159,26 @@ def _fit(population: Population, images: Dataset, spec: Spec, job: Job, checkpoi
     def on_progress(done: float) -> None:
         job.progress(done * members, epochs * members, state["note"])
 
+    def on_resume(mark: str) -> None:
+        job.rewind(int(mark))
+        job.log(f"going on from the checkpoint after {mark} batches of records")
+
     hooks = Hooks(
         on_epoch=on_epoch,
         on_progress=on_progress,
         on_checkpoint=lambda: str(job.mark()),
-        on_resume=lambda mark: job.rewind(int(mark)),
+        on_resume=on_resume,
         stopping=job.stopping,
     )
     on_progress(0)
     trainer = Trainer(population, images, spec.training)
-    trained = fit(trainer, precision=spec.precision, checkpoint=checkpoint, hooks=hooks)
+    trained = fit(
+        trainer,
+        precision=spec.precision,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds(),
+        hooks=hooks,
+    )
     on_progress(epochs)
     return trained
 
@@ -150,11 +198,10 @@ def record(job: Job, step: int, metrics: Mapping[str, Array]) -> None:
 def _evaluate(trained: Population, images: Dataset, spec: Spec, job: Job) -> dict[str, float]:
     """Loss and accuracy of the final weights on every split, as metrics "final/..." and as means over members."""
     stacked = len(trained.design.mask_seeds) > 1
-    evaluator = Evaluator(trained.network, images, stacked_buffers=stacked)
+    evaluator = Evaluator(trained.network, images, stacked_buffers=stacked, on_chunk=job.pause_point)
     final: dict[str, Array] = {}
     with arithmetic(spec.precision):
         for split in images.splits:
-            job.pause_point()
             loss, accuracy = evaluator(trained.effective(), trained.buffers, split)
             final |= {f"final/{split}/loss": loss, f"final/{split}/accuracy": accuracy}
     record(job, spec.training.epochs, final)

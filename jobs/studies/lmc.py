@@ -155,6 +155,8 @@ def _path(spec: Spec, trained: train.Spec, matched: RunSpec | None = None) -> in
 
 
 RECORDS = ("path_point",)
+MEASURED_BY_PAPER = ("data", "network", "training", "w", "sigma")
+"""Settings that must be the paper's for its numbers to compare; the others change which pairs, or how exactly."""
 
 
 def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
@@ -166,7 +168,8 @@ def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]
         tables: "path_point" with a `run` column.
     """
     paths = lmc_results.paths(tables["path_point"], roles, spec.block)
-    comparable = spec.data == "mnist" and spec.network.kind == "mlp"
+    papers = PRESETS["paper"]
+    comparable = all(getattr(spec, name) == getattr(papers, name) for name in MEASURED_BY_PAPER)
     return {
         "summary": lmc_results.summary(paths, lmc_results.PAPER if comparable else {}),
         "pairs": lmc_results.by_pair(paths),

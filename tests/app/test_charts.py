@@ -164,3 +164,16 @@ def test_labels_of_curves_that_end_together_do_not_collide(log: bool) -> None:
     placed = np.array(placed)
     pixels = (scale(placed) - low) / (high - low) * curves.PLOT
     assert abs(pixels[0] - pixels[1]) >= 16.9
+
+
+@pytest.mark.parametrize("values", [[math.nan, math.nan], [0.0, math.nan], [0.0, 0.0]])
+def test_losses_without_a_logarithm_are_told_in_words(values: list[float]) -> None:
+    points = pd.DataFrame({"split": "train", "member": 0, "step": [1, 2], "value": values})
+    (words,) = marks(curves.training(points, LOSS, 2, "w", log=True), "text")
+    assert words["rows"]["told"].tolist() == ["no loss above zero"]
+
+
+def test_a_run_whose_losses_are_no_numbers_says_so() -> None:
+    points = pd.DataFrame({"split": "train", "member": 0, "step": [1, 2], "value": math.nan})
+    (words,) = marks(curves.training(points, LOSS, 2, "w"), "text")
+    assert words["rows"]["told"].tolist() == ["no loss that is a number"]

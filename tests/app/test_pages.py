@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import made_up
+import pyarrow as pa
 import pytest
 import streamlit as st
-from conftest import Visit
+from conftest import NoWorkers, Visit
 from streamlit.testing.v1 import AppTest
 
 from app import navigation
-from jobs import queries
+from jobs import queries, records, service
 from jobs.ledger import Move
 from jobs.service import Service
-from jobs.states import State
+from jobs.states import State, UnknownError
+from jobs.store import StoreFailedError
 from jobs.studies import lmc
 
 SMOKE = lmc.PRESETS["smoke"]
@@ -174,6 +177,56 @@ def test_a_failed_run_shows_its_error_and_can_be_resumed(lab: Service, visit: Vi
     assert "the disk is full" in words(page)
     next(button for button in page.button if button.label == "Resume").click().run()
     assert queries.run(lab.store, run)["state"] == "queued"
+
+
+def test_an_imported_run_names_what_it_reads_though_it_is_elsewhere(
+    lab: Service, visit: Visit, tmp_path: Path
+) -> None:
+    study = lab.submit(SMOKE)
+    made_up.finish(lab, study)
+    roles = queries.study(lab.store, study)["roles"]
+    path = lab.export([roles["rebasin/align/0"]], tmp_path / "one")
+    service.stop()
+    there = service.start(tmp_path / "another lab", executor=NoWorkers())
+    there.import_folder(path)
+    said = words(visit("run", id=roles["rebasin/align/0"]))
+    assert f"{roles['standard/train/0']}`, which is not in this lab" in said
+
+
+def test_the_files_and_log_of_a_run_can_be_downloaded(lab: Service, visit: Visit) -> None:
+    study = lab.submit(SMOKE)
+    run = queries.study(lab.store, study)["roles"]["w/train/0"]
+    rows = [
+        {"name": name, "path": name, "sha256": "0" * 64, "bytes": 3} for name in ("a weight.bin", "gone.bin")
+    ]
+    lab.store.ingest(
+        run, 0, [("artifact", pa.RecordBatch.from_pylist(rows, schema=records.ARTIFACT))]
+    ).result()
+    made_up.finish(lab, study)
+    (lab.run_folder(run) / "a weight.bin").write_bytes(b"abc")
+    links = {link.proto.url: link.proto.disabled for link in visit("run", id=run).get("link_button")}
+    folder = f"/api/v1/runs/{run}"
+    assert links == {
+        f"{folder}/log": False,
+        f"{folder}/artifacts/a%20weight.bin": False,
+        f"{folder}/artifacts/gone.bin": True,
+    }
+
+
+@pytest.mark.parametrize("refused", [UnknownError("gone"), StoreFailedError("the disk is full")])
+def test_a_button_that_fails_says_why(
+    lab: Service, visit: Visit, refused: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = queries.study(lab.store, lab.submit(SMOKE))["roles"]["standard/train/0"]
+    page = visit("run", id=run)
+
+    def fails(_ids: list[str]) -> None:
+        raise refused
+
+    monkeypatch.setattr(lab, "cancel", fails)
+    next(button for button in page.button if button.label == "Cancel").click().run()
+    assert not page.exception
+    assert [toast.value for toast in page.toast] == [str(refused)]
 
 
 def test_runs_are_filtered_by_the_address(lab: Service, visit: Visit) -> None:

@@ -16,6 +16,7 @@ import psutil
 import pyarrow as pa
 
 from jobs.client import Client
+from jobs.executors.local import LocalProcess
 from jobs.folder import LabFolder
 from jobs.keys import Keys
 from jobs.kinds import train
@@ -44,7 +45,7 @@ LONG = train.Spec(
     seeds=(0, 1),
 )
 """A run that ends only when it is told to."""
-TABLES = ("metric", "alignment", "path_point")
+TABLES = ("metric", "alignment", "path_point", "artifact")
 
 
 @dataclass
@@ -54,12 +55,15 @@ class Server:
     folder: Path
     options: tuple[str, ...] = ()
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
         """Start it without waiting."""
         command = [sys.executable, "-P", "-m", "app.server", "--lab", str(self.folder), *self.options]
-        environment = os.environ | {MARK: self.mark, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment = (
+            os.environ | {MARK: self.mark, "PYTHONPATH": str(Path(__file__).parents[2])} | self.environment
+        )
         with self.said.open("ab") as said:
             self.process = subprocess.Popen(
                 command,
@@ -119,10 +123,7 @@ def workers(folder: Path) -> list[psutil.Process]:
         try:
             said = json.loads(note.read_text())
             process = psutil.Process(said["pid"])
-            if (
-                abs(process.create_time() - said["create_time"]) < 0.1
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
+            if LocalProcess(said["pid"], said["born"]).alive():
                 found.append(process)
         except (psutil.NoSuchProcess, FileNotFoundError, ValueError):
             continue
@@ -143,7 +144,7 @@ def gone(mark: str, seconds: float = 15.0) -> bool:
 
 def numbers(client: Client, study: str) -> dict[str, list[tuple[object, ...]]]:
     """All records of a study's runs by table, named by role instead of run, in one order: equal if and only if all
-    numbers are, to the last bit."""
+    numbers are, to the last bit, and those in the files too, whose checksums are among the records."""
     roles = {run: role for role, run in client.study(study)["roles"].items()}
     found = {}
     for table in TABLES:

@@ -206,6 +206,31 @@ def test_labs_beside_each_other_do_not_overwrite_their_cookies() -> None:
     assert KEYS.is_cookie(KEYS.cookie())
 
 
+@pytest.mark.parametrize("neighbour", ["a/b=1", "{x}=1", '{"json": "value, too"}', "x", 'half="open', "é=ü"])
+def test_other_programs_of_this_host_may_set_what_cookies_they_like(
+    browser: httpx.Client, neighbour: str
+) -> None:
+    cookie = f"{KEYS.cookie_name}={KEYS.cookie()}"
+    for jar in (f"{neighbour}; {cookie}", f"{cookie}; {neighbour}"):
+        assert browser.get("/", headers={"Cookie": jar.encode()}).text == "inside GET"
+    assert browser.get("/", headers={"Cookie": neighbour.encode()}).status_code == 401
+
+
+def test_a_number_of_thousands_of_digits_is_no_key(browser: httpx.Client) -> None:
+    digits = "9" * 6000
+    assert browser.get("/", headers={"Cookie": f"{KEYS.cookie_name}={digits}.x"}).status_code == 401
+    worker = {"Authorization": f"Bearer {digits}.x"}
+    assert browser.post("/api/v1/runs/rabc/outcome", headers=worker).status_code == 401
+
+
+@pytest.mark.parametrize("run", ["rabc", "R-abc"])
+def test_only_workers_report(browser: httpx.Client, run: str) -> None:
+    log_in(browser)
+    for verb in ("records", "heartbeat", "outcome"):
+        assert browser.post(f"/api/v1/runs/{run}/{verb}").status_code == 401
+        assert browser.post(f"/api/v1/runs/{run}/{verb}", headers=TOKEN).status_code == 401
+
+
 def test_a_cookie_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     cookie, code = KEYS.cookie(), KEYS.link_code()
     monkeypatch.setattr("jobs.keys.time.time", lambda: 4e9)

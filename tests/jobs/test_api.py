@@ -78,6 +78,10 @@ def test_a_wrong_field_names_itself_and_nothing_is_queued(
         ("GET", "/runs?limit=many", b"", "limit"),
         ("GET", "/runs?colour=red", b"", "colour"),
         ("POST", "/import", b'{"path": ""}', "path"),
+        ("POST", "/import", b'{"path": "results"}', "path"),
+        ("POST", "/import", b'{"path": "/results\\u0000"}', "path"),
+        ("POST", "/export", b'{"ids": ["s1"], "path": "results"}', "path"),
+        ("POST", "/export", b'{"ids": ["s1"], "path": "/results\\u0000"}', "path"),
     ],
 )
 def test_a_wrong_request_names_its_field_too(
@@ -118,6 +122,33 @@ def test_a_study_from_submission_to_results(api: httpx.Client, lab: Service, exe
     assert api.post("/api/v1/purge").json()["runs"] == 1
 
 
+def test_an_export_that_cannot_be_written_says_so_in_one_line(
+    api: httpx.Client, lab: Service, executor: FakeExecutor, tmp_path: Path
+) -> None:
+    study = lab.submit(TRAIN)
+    finish(lab, executor, study)
+    (tmp_path / "file").touch()
+    answer = api.post("/api/v1/export", json={"ids": [study], "path": str(tmp_path / "file" / "a" / "b")})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == f"{tmp_path / 'file' / 'a'}: Not a directory"
+
+
+@pytest.mark.parametrize("damage", [b"PK\x01\x02", b"x" * 40])
+def test_a_damaged_zip_is_refused_in_one_line(
+    api: httpx.Client, lab: Service, executor: FakeExecutor, tmp_path: Path, damage: bytes
+) -> None:
+    study = lab.submit(TRAIN)
+    finish(lab, executor, study)
+    path = lab.export([study], tmp_path / "out.zip")
+    whole = path.read_bytes()
+    place = len(whole) // 2
+    path.write_bytes(whole[:place] + damage + whole[place + len(damage) :])
+    answer = api.post("/api/v1/import", json={"path": str(path)})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(f"{path} is damaged: ")
+    assert "\n" not in answer.json()["error"]
+
+
 def test_what_cannot_be_done_now_is_409_in_words(api: httpx.Client, lab: Service) -> None:
     study = lab.submit(STUDY)
     answer = api.post("/api/v1/runs/delete", json={"ids": [study]})
@@ -142,7 +173,7 @@ def test_a_worker_is_acknowledged_after_the_commit_and_once(
         assert answer.json() == {"acknowledged": 2, "command": "continue"}
         assert lab.store.read("SELECT count(*) AS n FROM metric")["n"].to_pylist() == [4]
     assert api.post(url, params={"first": 7}, headers=token, content=body).json()["acknowledged"] == 2
-    beat = {"done": 1, "total": 4, "note": "epoch 1", "sequence": 2}
+    beat = {"done": 1, "total": 4, "note": "epoch 1"}
     assert api.post(f"/api/v1/runs/{run}/heartbeat", headers=token, json=beat).json() == {
         "command": "continue"
     }

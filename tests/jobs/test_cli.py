@@ -110,6 +110,7 @@ def test_dataset_is_another_word_for_data() -> None:
         ("up --port 70000", ["--port", "70000", "65535"]),
         ("up --slots 0", ["--slots", "0"]),
         ("ls --limit 0", ["--limit", "0"]),
+        ("ls --state nonsense", ["--state", "nonsense", "queued", "done"]),
         ("cancel", ["IDS"]),
         ("run lmc --detach", ["--detach", "symlab up"]),
     ],

@@ -27,6 +27,8 @@ from jobs.store import Store
 KILLS = int(os.environ.get("SYMLAB_KILLS", "20"))
 SEED = int(os.environ.get("SYMLAB_KILL_SEED", random.SystemRandom().randrange(10**6)))
 SPEC = STUDY.model_dump(mode="json")
+OFTEN = {"SYMLAB_CHECKPOINT_SECONDS": "0.05"}
+"""Checkpoints within the fraction of a second that a run takes here."""
 NOTE = {"note": pa.schema([("number", pa.int64())])}
 
 pytestmark = pytest.mark.slow
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "lab", ("--port", "0", "--slots", "2"))
+    made = Server(tmp_path / "lab", ("--port", "0", "--slots", "2"), environment=OFTEN)
     yield made
     if made.process is not None and made.process.poll() is None:
         made.process.kill()
@@ -164,6 +166,8 @@ def test_killed_workers_are_resumed_to_the_same_numbers(
                 time.sleep(dice.uniform(0, 0.4))
                 killed += _kill_one(server.folder, dice, tries)
             assert finished(client, study) == undisturbed, SEED
+    logs = [path.read_text() for path in server.folder.glob("runs/*/log.txt")]
+    assert any("going on from the checkpoint" in log for log in logs), SEED
     _ends_clean(server)
 
 

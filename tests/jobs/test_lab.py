@@ -18,6 +18,8 @@ import httpx
 import pytest
 from fakes import STUDY as SMALL
 from fakes import eventually
+from foreign import ANSWERS as FOREIGN_ANSWERS
+from foreign import foreign_server
 from lab_tools import LONG, MARK, STUDY, Server, gone, workers
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -94,6 +96,39 @@ def test_a_server_started_for_a_program_ends_when_that_is_killed(tmp_path: Path)
     assert killed.returncode == -9
     assert gone(tmp_path.name)
     assert running(LabFolder(tmp_path / "lab")) is None
+
+
+@pytest.mark.parametrize("answer", FOREIGN_ANSWERS)
+def test_a_program_at_a_killed_servers_address_never_sees_the_token(
+    tmp_path: Path, answer: tuple[int, str]
+) -> None:
+    """Whether the lab's lock is free, as after a reboot, or a server is just starting and has not announced itself."""
+    folder = LabFolder(tmp_path / "lab")
+    with foreign_server(*answer) as foreign:
+        with folder.own():
+            folder.announce(foreign.address, "2026-01-01")
+            assert running(folder) is None
+            assert foreign.requests
+        had = len(foreign.requests)
+        assert running(folder) is None
+        assert len(foreign.requests) == had
+        assert foreign.tokens == set()
+
+
+def test_a_stale_announcement_does_not_keep_a_lab_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARK, tmp_path.name)
+    folder = LabFolder(tmp_path / "lab")
+    with foreign_server(200, '{"ready": true}') as foreign:
+        folder.own().close()
+        folder.announce(foreign.address, "2026-01-01")
+        with Lab(folder.path, slots=1) as lab:
+            assert lab.started
+            assert lab.address != foreign.address
+            assert lab.studies() == []
+        assert foreign.tokens == set()
+    assert gone(tmp_path.name)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -26,7 +26,7 @@ from jobs.records import decode
 from jobs.specs import canonical_json, spec_hash
 from jobs.spool import Spool
 from jobs.studies import lmc
-from symcore import training
+from symcore import metrics, training
 from symcore.networks.mlp import MLPSpec
 from symcore.training import TrainingSpec
 
@@ -207,6 +207,45 @@ def test_records_lost_with_the_disk_are_made_again(
     assert results(tmp_path) == results(undisturbed)
 
 
+def test_a_damaged_checkpoint_is_left_behind(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training._Watch, "INTERVAL", 0.0)
+    carry_out(tmp_path, interrupt_at=20)
+    (checkpoint,) = tmp_path.glob("runs/*/checkpoint.safetensors")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    assert carry_out(tmp_path)[0].state == "done"
+    assert "training begins again" in (checkpoint.parent / "log.txt").read_text()
+    assert results(tmp_path) == results(undisturbed)
+
+
+def test_evaluating_a_path_stops_within_a_chunk_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reports of the first path come before a single pair is done; a stop there ends it there."""
+    looks: list[int] = []
+    pause, evaluate = Job.pause_point, metrics.Evaluator.__call__
+
+    def look(self: Job) -> None:
+        if "split" in self.latest.note:
+            looks.append(len(evaluations))
+            if evaluations:
+                self.stop("interrupted")
+        pause(self)
+
+    evaluations: list[str] = []
+
+    def count(self: metrics.Evaluator, *given: Any) -> Any:
+        if looks:
+            evaluations.append("path")
+        return evaluate(self, *given)
+
+    monkeypatch.setattr(metrics.Evaluator, "__call__", count)
+    monkeypatch.setattr(Job, "pause_point", look)
+    assert carry_out(tmp_path)[0].state == "interrupted"
+    assert looks == [0, 1]
+
+
 def test_the_command_stops_at_sigterm_and_resumes_with_little_installed(
     undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -272,23 +311,31 @@ def test_nothing_is_begun_where_something_is_wrong(
     assert refused("device: 'tpu'; accepted: auto, cpu", "lmc:smoke", str(out), "--device", "tpu")
     spec.write_text(canonical_json(planning.plan(SPEC)[1].spec))
     assert refused("accepted: a study, or a run with no inputs", str(spec), str(out))
+    assert refused("threads: 0; accepted: a whole number from 1", "lmc:smoke", str(out), "--threads", "0")
+    spec.write_bytes(b"\xff\xfe\x00")
+    assert refused("is not text; accepted: a JSON file, or", str(spec), str(out))
     assert not out.exists()
     spec.write_text(canonical_json(SPEC))
+    assert refused("Not a directory; accepted: a folder to write in", str(spec), str(spec))
+    assert refused("Not a directory; accepted: a folder to write in", str(spec), str(spec / "out"))
+    with offline.hold(undisturbed):
+        assert refused("another worker is at work in", str(spec), str(undisturbed), "--resume")
     assert refused("give --resume", str(spec), str(undisturbed))
     assert refused("holds another study", "lmc:smoke", str(undisturbed), "--resume")
     assert refused("is not empty and holds no study", str(spec), str(tmp_path))
 
 
 def test_a_failed_run_says_why_in_one_line_and_ends_the_study(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = planning.plan(SPEC)[0].spec.model_copy(update={"data_checksum": "0" * 64})
+    monkeypatch.setenv("SYMLAB_CHECKPOINT_SECONDS", "soon")
+    first = planning.plan(SPEC)[0].spec
     spec = tmp_path / "spec.json"
-    spec.write_text(canonical_json(other))
+    spec.write_text(canonical_json(first))
     assert command(str(spec), str(tmp_path / "out"), "--device", "cpu") == 1
-    outcome = Outcome.read(tmp_path / "out" / "runs" / spec_hash(other))
+    outcome = Outcome.read(tmp_path / "out" / "runs" / spec_hash(first))
     assert outcome.state == "failed"
-    assert outcome.error.startswith("ValueError: data_checksum: 000")
+    assert outcome.error == "ValueError: SYMLAB_CHECKPOINT_SECONDS: 'soon'; accepted: a number above 0"
     assert "\n" not in outcome.error
     assert f"failed after 0:00:00: {outcome.error}" in capsys.readouterr().err
 

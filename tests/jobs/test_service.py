@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from jobs import queries, service
 from jobs.folder import LabUnusableError
 from jobs.job import Progress
-from jobs.kinds import align
+from jobs.kinds import align, interpolate
+from jobs.planning import plan
 from jobs.service import Service
 from jobs.specs import spec_hash
 from jobs.states import NotAllowedError, UnknownError
@@ -39,6 +40,14 @@ def test_a_run_starts_when_what_it_reads_is_done(lab: Service, executor: FakeExe
     assert state(lab, runs["rebasin/path/0"]) == "queued"
     executor.of(second).end()
     eventually(lambda: runs["rebasin/path/0"] in executor.working())
+
+
+def test_a_run_of_networks_that_its_source_has_not_is_refused(lab: Service) -> None:
+    lab.submit(TRAIN)
+    wrong = align.Spec(source=spec_hash(TRAIN), pairs=((0, 99),))
+    with pytest.raises(ValidationError, match="accepted: members 0 to"):
+        lab.submit(wrong)
+    assert queries.studies(lab.store).num_rows == 1
 
 
 def test_no_more_runs_work_at_once_than_there_are_slots(tmp_path: Path) -> None:
@@ -161,6 +170,36 @@ def test_a_single_run_finds_what_it_reads_by_its_hash(lab: Service, executor: Fa
     assert lab.results(study) == {}
 
 
+def test_a_single_run_that_reads_another_shows_how_far_it_is(lab: Service, executor: FakeExecutor) -> None:
+    finish(lab, executor, lab.submit(TRAIN))
+    study = lab.submit(_path(spec_hash(TRAIN)))
+    assert lab.study_progress(study).fraction == 0.0
+    [cost] = lab._clock._costs[study].values()
+    assert cost > 0
+    finish(lab, executor, study)
+    assert lab.study_progress(study).fraction == 1.0
+
+
+def test_a_study_keeps_the_order_of_its_plan_when_its_runs_are_reused(
+    lab: Service, executor: FakeExecutor
+) -> None:
+    planned = [spec_hash(run.spec) for run in plan(STUDY)]
+    first = lab.submit(STUDY)
+    finish(lab, executor, first)
+    again = lab.submit(STUDY)
+    for study in (first, again):
+        assert [lab.ledger.runs[run].hash for run in lab.ledger.studies[study].runs] == planned
+    before = list(lab.ledger.runs)
+    lab.ledger.load()
+    assert list(lab.ledger.runs) == before
+
+
+def test_only_its_owner_can_enter_a_lab(tmp_path: Path) -> None:
+    with Service(tmp_path / "deep" / "lab", executor=FakeExecutor()) as lab:
+        modes = [path.stat().st_mode & 0o777 for path in (lab.folder, lab.lab.runs)]
+    assert modes == [0o700, 0o700]
+
+
 def test_a_folder_has_one_owner(lab: Service) -> None:
     lab.announce("http://127.0.0.1:1")
     with pytest.raises(LabUnusableError, match=r"already served .* at http://127.0.0.1:1 \(process \d+\)"):
@@ -209,6 +248,12 @@ def test_time_left_of_a_study_is_work_left_at_the_speed_so_far() -> None:
     assert study_fraction_and_eta([done, half, waiting], slots=2)[1] == pytest.approx(25 * 0.5 / 2)
     assert study_fraction_and_eta([waiting], slots=1) == (0.0, None)
     assert study_fraction_and_eta([done], slots=1) == (1.0, 0.0)
+
+
+def _path(source: str) -> interpolate.Spec:
+    return interpolate.Spec(
+        data=TRAIN.data, data_checksum=TRAIN.data_checksum, source=source, pairs=((0, 1),), points=3
+    )
 
 
 def _artifact(path: str) -> object:

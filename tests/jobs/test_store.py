@@ -218,6 +218,18 @@ def test_a_kind_may_gain_a_column_and_a_table_but_not_change_a_type(tmp_path: Pa
         Store.open(path, {"note": pa.schema([("text", pa.int64())])})
 
 
+def test_a_column_in_the_middle_gets_its_own_values(tmp_path: Path) -> None:
+    path = tmp_path / "lab.duckdb"
+    Store.open(path, {"point": pa.schema([("x", pa.float64()), ("y", pa.float64())])}).close()
+    wider = {"point": pa.schema([("x", pa.float64()), ("middle", pa.float64()), ("y", pa.float64())])}
+    with Store.open(path, wider) as store:
+        store.ingest(
+            "r1", 0, [("point", pa.record_batch({"x": [1.0], "middle": [2.0], "y": [3.0]}))]
+        ).result()
+        rows = store.read("SELECT x, middle, y FROM point").to_pylist()
+    assert rows == [{"x": 1.0, "middle": 2.0, "y": 3.0}]
+
+
 def test_a_full_disk_is_said_in_one_line_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk."""
     path = tmp_path / "lab.duckdb"

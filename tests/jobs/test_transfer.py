@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from jobs.importing_offline import ImportRefusedError
 from jobs.service import Service
 from jobs.specs import canonical_json, spec_hash
 from jobs.states import NotAllowedError
+from jobs.store import BatchRefusedError
 
 TABLES = ("run", "run_event", "summary", "batch", "study", "study_run", "metric")
 
@@ -174,6 +176,96 @@ def test_an_offline_study_uses_the_runs_that_are_here(
     done = lab.import_folder(out)
     assert (done.runs, done.known) == (0, 4)
     assert done.studies == [mine]
+
+
+def test_an_offline_study_that_is_here_with_reused_runs_is_not_doubled(
+    lab: Service, executor: FakeExecutor, out: Path
+) -> None:
+    first = lab.submit(STUDY)
+    finish(lab, executor, first)
+    again = lab.submit(STUDY)
+    lab.delete([first])
+    assert lab.import_folder(out).studies == [again]
+    assert lab.import_folder(out).studies == [again]
+
+
+def test_an_exported_study_names_only_runs_that_come_with_it(
+    lab: Service, other: Service, executor: FakeExecutor, tmp_path: Path
+) -> None:
+    study = lab.submit(STUDY)
+    finish(lab, executor, study)
+    gone = roles(lab, study)["standard/path/0"]
+    lab.delete([gone])
+    [came] = other.import_folder(lab.export([study], tmp_path / "export")).studies
+    assert gone not in roles(other, came).values()
+    assert other.cancel([came]) == []
+    old = {
+        "study": [came],
+        "position": pa.array([9], pa.int32()),
+        "role": ["x"],
+        "run": ["r"],
+        "reused": [False],
+    }
+    other.store.adopt({"study_run": pa.table(old)}).result()
+    other.ledger.load()
+    assert other.delete([came])
+
+
+@pytest.mark.parametrize("kind", ["offline", "export", "purge"])
+def test_the_lab_answers_while_files_come_and_go(
+    lab: Service,
+    other: Service,
+    executor: FakeExecutor,
+    out: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """Another thread has the ledger's lock at once in the middle of copying and of removing."""
+    study = lab.submit(STUDY)
+    finish(lab, executor, study)
+    path = out if kind == "offline" else lab.export([study], tmp_path / "export")
+    free: list[bool] = []
+
+    def asks(files: Callable[..., object]) -> Callable[..., object]:
+        def asking(*args: object, **options: object) -> object:
+            with ThreadPoolExecutor(1) as thread:
+                free.append(thread.submit(_is_free, other).result())
+            return files(*args, **options)
+
+        return asking
+
+    if kind == "purge":
+        other.import_folder(path)
+    monkeypatch.setattr(shutil, "copytree", asks(shutil.copytree))
+    if kind == "purge":
+        monkeypatch.setattr(shutil, "rmtree", asks(shutil.rmtree))
+        other.delete([study])
+        assert other.purge().runs == 4
+    else:
+        assert other.import_folder(path).runs == 4
+    assert free == [True] * 4
+    assert not (other.folder / ".import").exists()
+
+
+def _is_free(lab: Service) -> bool:
+    taken = lab.ledger.lock.acquire(timeout=5)
+    if taken:
+        lab.ledger.lock.release()
+    return taken
+
+
+def test_an_import_that_the_database_refuses_leaves_no_files(
+    lab: Service, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_rows: object) -> None:
+        message = "not today"
+        raise BatchRefusedError(message)
+
+    monkeypatch.setattr(lab.store, "adopt", refuse)
+    with pytest.raises(ImportRefusedError, match="not today"):
+        lab.import_folder(out)
+    assert list(lab.lab.runs.iterdir()) == []
 
 
 def _without_outcome(out: Path) -> None:

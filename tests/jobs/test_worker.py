@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -15,10 +16,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from foreign import ANSWERS as FOREIGN_ANSWERS
+from foreign import foreign_server
 
 from jobs import spool, worker
 from jobs.execution import Outcome
-from jobs.kinds import train
+from jobs.keys import proof
+from jobs.kinds import interpolate, train
 from jobs.specs import RunSpec, canonical_json
 from jobs.spool import Spool
 from jobs.worker import Assignment
@@ -56,10 +60,21 @@ class Lab:
         lab = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                assert self.headers["Authorization"] is None
+                asked = parse_qs(urlsplit(self.path).query)
+                assert asked["run"] == ["r1"]
+                self.say(200, {"proof": proof(f"token-{asked['attempt'][0]}", asked["challenge"][0])})
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 lab.tokens.add(self.headers["Authorization"])
-                status, answer = (lab.refuse, {}) if lab.refuse else (200, lab.take(self.path, body))
+                if lab.refuse:
+                    self.say(lab.refuse, {"command": lab.command})
+                else:
+                    self.say(200, lab.take(self.path, body))
+
+            def say(self, status: int, answer: dict[str, Any]) -> None:
                 content = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
@@ -238,7 +253,7 @@ def test_killed_at_any_moment_the_next_attempt_reaches_the_same_bytes(
     lab: Lab, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     for attempt, frames in enumerate((1, 20, 60), start=1):
-        started = process(assignment(tmp_path, LONG, attempt))
+        started = process(assignment(tmp_path, LONG, attempt), _main_that_saves_often)
         wait(lambda frames=frames: len(payloads(tmp_path / "run")) >= frames)
         started.kill()
         assert ended(started) == -signal.SIGKILL
@@ -246,6 +261,12 @@ def test_killed_at_any_moment_the_next_attempt_reaches_the_same_bytes(
     assert ended(process(assignment(tmp_path, LONG, attempt=4))) == 0
     assert computed(tmp_path / "run") == undisturbed
     assert lab.frames == payloads(tmp_path / "run")
+    assert "going on from the checkpoint" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def _main_that_saves_often(task: Assignment) -> None:
+    os.environ["SYMLAB_CHECKPOINT_SECONDS"] = "0.05"
+    worker.main(task)
 
 
 def test_a_cancel_is_obeyed_soon(lab: Lab, tmp_path: Path) -> None:
@@ -259,20 +280,20 @@ def test_a_cancel_is_obeyed_soon(lab: Lab, tmp_path: Path) -> None:
     assert Outcome.read(tmp_path / "run").state == lab.outcome["state"] == "cancelled"
 
 
-@pytest.mark.parametrize("status", [404, 409])
-def test_a_disowned_worker_leaves_and_writes_nothing_more(lab: Lab, tmp_path: Path, status: int) -> None:
+def test_a_disowned_worker_leaves_and_writes_nothing_more(lab: Lab, tmp_path: Path) -> None:
     started = process(
         assignment(tmp_path, LONG.model_copy(update={"training": TrainingSpec(epochs=100_000)}))
     )
     wait(lambda: lab.frames)
-    lab.refuse = status
+    lab.command, lab.refuse = "stop", 409
     assert ended(started, 10) == 0
     assert Outcome.read(tmp_path / "run") is None
     assert lab.outcome is None
 
 
-def test_a_refusing_server_is_tried_again(lab: Lab, tmp_path: Path) -> None:
-    lab.refuse = 503
+@pytest.mark.parametrize("status", [404, 409, 410, 503])
+def test_a_refusing_server_is_tried_again(lab: Lab, tmp_path: Path, status: int) -> None:
+    lab.refuse = status
     task = assignment(tmp_path)
     started = process(task)
     wait(lambda: Outcome.read(task.run_folder))
@@ -282,13 +303,54 @@ def test_a_refusing_server_is_tried_again(lab: Lab, tmp_path: Path) -> None:
     assert lab.outcome["state"] == "done"
 
 
+@pytest.mark.parametrize("answer", FOREIGN_ANSWERS)
+def test_another_program_at_the_labs_address_sees_no_token_and_stops_no_worker(
+    tmp_path: Path, answer: tuple[int, str]
+) -> None:
+    task = assignment(tmp_path)
+    with foreign_server(*answer) as foreign:
+        task.address_file.write_text(json.dumps({"address": foreign.address}))
+        assert ended(process(task, _main_with_short_flush)) == 0
+        assert foreign.requests
+        assert foreign.tokens == set()
+    assert Outcome.read(task.run_folder).state == "done"
+
+
 def test_a_run_that_fails_says_why_and_keeps_the_traceback_in_its_log(lab: Lab, tmp_path: Path) -> None:
-    stale = SPEC.model_copy(update={"data_checksum": "0" * 64})
-    task = assignment(tmp_path, stale)
+    orphan = interpolate.Spec(data="digits", source="0" * 32, pairs=((0, 1),))
+    task = assignment(tmp_path, orphan)
     assert ended(process(task)) == 0
     assert lab.outcome["state"] == "failed"
-    assert lab.outcome["error"].startswith("ValueError: data_checksum: 000")
+    assert lab.outcome["error"].startswith(f"LookupError: source: {'0' * 32} is not among")
     assert "Traceback" in (task.run_folder / "log.txt").read_text()
+
+
+def test_a_spec_of_another_version_fails_with_its_field(lab: Lab, tmp_path: Path) -> None:
+    task = assignment(tmp_path, SPEC.model_copy(update={"data_checksum": "0" * 64}))
+    assert ended(process(task)) == 0
+    assert lab.outcome == Outcome.read(task.run_folder).model_dump(mode="json")
+    assert lab.outcome["state"] == "failed"
+    assert lab.outcome["error"].startswith("data_checksum: '000")
+
+
+def test_a_full_disk_fails_the_run_in_one_line_and_is_told(lab: Lab, tmp_path: Path) -> None:
+    """Records, log and outcome cannot be written; only the server can still be told."""
+    task = assignment(tmp_path)
+    assert ended(process(task, _main_on_a_full_disk)) == 0
+    assert lab.outcome["state"] == "failed"
+    assert lab.outcome["error"] == f"the disk of {task.run_folder} is full: make room there, then resume"
+
+
+def _main_on_a_full_disk(task: Assignment) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise full
+
+    spool.Spool.append = refuse
+    Outcome.write = refuse
+    (task.run_folder / "log.txt").symlink_to("/dev/full")
+    worker.main(task)
 
 
 def test_a_worker_waits_for_the_last_attempt_to_let_go(lab: Lab, tmp_path: Path) -> None:
