@@ -30,7 +30,7 @@ def demo(
     with Lab(lab, options=options) as served:
         # The preset is asked of the server: this process would take seconds to import what it is made of.
         spec = served.schema()["presets"]["lmc"][preset]
-        study = served.submit(spec, title="Demo")
+        study = served.submit(spec)
         console.print(f"Study {study} in {served.lab.path}", soft_wrap=True)
         code = watch.finish(served, study, console)
         if code != ExitCode.OK:
