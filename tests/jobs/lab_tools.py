@@ -99,6 +99,15 @@ class Server:
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
+    def clear(self) -> None:
+        """Kill it and its workers if they are still there; nothing else may have been left behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for worker in workers(self.folder):
+            worker.kill()
+        assert gone(self.mark)
+
     def relatives(self) -> list[psutil.Process]:
         """Processes that came of it and are still there."""
         return marked(self.mark)
@@ -130,8 +139,11 @@ def workers(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def gone(mark: str, seconds: float = 15.0) -> bool:
-    """Whether all processes with a mark end in time; those that do not are ended here."""
+def gone(mark: str, seconds: float = 60.0) -> bool:
+    """Whether all processes with a mark end in time; those that do not are ended here.
+
+    A fork server hears of its server's end when it has finished its imports, which a busy machine draws out.
+    """
     deadline = time.monotonic() + seconds
     while left := marked(mark):
         if time.monotonic() > deadline:

@@ -24,17 +24,6 @@ SPEC = STUDY.model_dump(mode="json")
 
 
 @pytest.fixture
-def executor() -> FakeExecutor:
-    return FakeExecutor()
-
-
-@pytest.fixture
-def lab(tmp_path: Path, executor: FakeExecutor) -> Iterator[Service]:
-    with Service(tmp_path / "lab", executor=executor) as opened:
-        yield opened
-
-
-@pytest.fixture
 def api(lab: Service) -> Iterator[httpx.Client]:
     app = Starlette(
         routes=routes(lambda: lab, "http://127.0.0.1:1"), middleware=[Middleware(Access, keys=lab.keys)]

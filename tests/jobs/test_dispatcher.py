@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,17 +18,6 @@ from jobs.executors.local import LocalProcess
 from jobs.job import Progress
 from jobs.service import Service
 from jobs.states import State
-
-
-@pytest.fixture
-def executor() -> FakeExecutor:
-    return FakeExecutor()
-
-
-@pytest.fixture
-def lab(tmp_path: Path, executor: FakeExecutor) -> Iterator[Service]:
-    with Service(tmp_path / "lab", executor=executor, grace=0.3) as opened:
-        yield opened
 
 
 def test_cancelling_asks_first_and_kills_after_the_grace(tmp_path: Path) -> None:

@@ -38,12 +38,7 @@ pytestmark = pytest.mark.slow
 def server(tmp_path: Path) -> Iterator[Server]:
     made = Server(tmp_path / "lab", ("--port", "0", "--slots", "2"), environment=OFTEN)
     yield made
-    if made.process is not None and made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
-    for worker in workers(made.folder):
-        worker.kill()
-    assert gone(made.mark)
+    made.clear()
 
 
 @pytest.fixture(scope="module")

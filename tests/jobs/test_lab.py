@@ -40,12 +40,7 @@ FOREIGN = ("duckdb", "streamlit", "starlette", "uvicorn", "altair", "cyclopts")
 def server(tmp_path: Path) -> Iterator[Server]:
     made = Server(tmp_path / "lab", ("--port", "0", "--slots", "2"))
     yield made
-    if made.process is not None and made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
-    for worker in workers(made.folder):
-        worker.kill()
-    assert gone(made.mark)
+    made.clear()
 
 
 def eventually_state(server: Server, run: str, wanted: str, seconds: float = 60.0) -> None:

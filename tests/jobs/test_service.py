@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,6 @@ from jobs.service import Service
 from jobs.specs import spec_hash
 from jobs.states import NotAllowedError, UnknownError
 from jobs.study_clock import Share, study_fraction_and_eta
-
-
-@pytest.fixture
-def executor() -> FakeExecutor:
-    return FakeExecutor()
-
-
-@pytest.fixture
-def lab(tmp_path: Path, executor: FakeExecutor) -> Iterator[Service]:
-    with Service(tmp_path / "lab", executor=executor, grace=0.3) as opened:
-        yield opened
 
 
 def test_a_run_starts_when_what_it_reads_is_done(lab: Service, executor: FakeExecutor) -> None:

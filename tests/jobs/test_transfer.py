@@ -27,17 +27,6 @@ TABLES = ("run", "run_event", "summary", "batch", "study", "study_run", "metric"
 
 
 @pytest.fixture
-def executor() -> FakeExecutor:
-    return FakeExecutor()
-
-
-@pytest.fixture
-def lab(tmp_path: Path, executor: FakeExecutor) -> Iterator[Service]:
-    with Service(tmp_path / "lab", executor=executor, grace=0.3) as opened:
-        yield opened
-
-
-@pytest.fixture
 def other(tmp_path: Path) -> Iterator[Service]:
     with Service(tmp_path / "other", executor=FakeExecutor(), grace=0.3) as opened:
         yield opened
