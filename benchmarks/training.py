@@ -130,8 +130,10 @@ def main() -> None:
     parser.add_argument(
         "--epochs", type=int, default=6, help="epochs on the GPU, the first of them not counted"
     )
+    parser.add_argument("--no-cpu", action="store_true", help="measure the GPU alone")
     given = parser.parse_args()
-    cpu(given.threads)
+    if not given.no_cpu:
+        cpu(given.threads)
     if torch.cuda.is_available():
         gpu(given.members, given.epochs)
 

@@ -6,6 +6,7 @@ a block of its own, which its gradient meets without a copy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -58,9 +59,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Block:
-    """Weights, moments and rates of some parameters, all [member, entry]; `rate` and `keep` broadcast.
+    """Some parameters in training: weights and moments [member, entry], `keep` [member or 1, entry or 1].
 
-    An entry that D fixes has rate 0 and keep 1, so nothing moves it.
+    An entry that D fixes has an infinite second moment, which makes its steps 0, and keep 1: nothing moves it.
     """
 
     layout: Layout
@@ -68,7 +69,11 @@ class Block:
     first: Tensor
     second: Tensor
     rate: Tensor
+    """Learning rates, [member or 1, 1]."""
+    decay: Tensor
+    """Weight decay per unit of learning rate, [member or 1, 1]."""
     keep: Tensor
+    """What a step's decay leaves of each weight."""
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds, by name: views [member, *shape] of weights and moments."""
@@ -101,30 +106,33 @@ def build(
         asymmetry: whose fixed entries are to stay.
     """
     masks = asymmetry.trainable if asymmetry else {}
+    rate, decay = learning_rate.unsqueeze(1), weight_decay.unsqueeze(1)
     blocks = []
     for names in groups(parameters):
         layout = Layout({name: parameters[name].shape[1:] for name in names})
         weights = layout.flatten({name: parameters[name] for name in names}).clone()
-        rate = learning_rate.unsqueeze(1)
+        second, keep = torch.zeros_like(weights), 1 - rate * decay
         if any(name in masks for name in names):
-            rate = rate * layout.flatten(_stacked_masks(layout, masks, rate))
-        keep = 1 - rate * weight_decay.unsqueeze(1)
-        blocks.append(
-            Block(layout, weights, torch.zeros_like(weights), torch.zeros_like(weights), rate, keep)
-        )
+            trainable = layout.flatten(_stacked_masks(layout, masks, weights.device))
+            second.masked_fill_(~trainable, torch.inf)
+            keep = torch.where(trainable, keep, 1)
+        blocks.append(Block(layout, weights, torch.zeros_like(weights), second, rate, decay, keep))
     return blocks
 
 
-def _stacked_masks(layout: Layout, masks: Mapping[str, Tensor], like: Tensor) -> Parameters:
-    """D of each parameter as 0 or 1, [member or 1, *shape]; 1 where nothing is fixed."""
+def _stacked_masks(layout: Layout, masks: Mapping[str, Tensor], device: torch.device) -> Parameters:
+    """D of each parameter, [member or 1, *shape]; true where nothing is fixed."""
     stacked = {
         n: masks[n] if masks[n].ndim > len(shape) else masks[n].unsqueeze(0)
         for n, shape in layout.shapes.items()
         if n in masks
     }
     members = max(len(d) for d in stacked.values())
-    ones = {name: like.new_ones(members, *shape) for name, shape in layout.shapes.items()}
-    return {name: one * stacked[name] if name in stacked else one for name, one in ones.items()}
+    every = {
+        name: torch.ones(members, *shape, dtype=torch.bool, device=device)
+        for name, shape in layout.shapes.items()
+    }
+    return every | {name: d.expand(members, *layout.shapes[name]) for name, d in stacked.items()}
 
 
 def update(block: Block, gradient: Tensor, steps: Tensor) -> None:
@@ -132,8 +140,8 @@ def update(block: Block, gradient: Tensor, steps: Tensor) -> None:
 
     `steps` counts updates, this one included, as float32 [1] on the device.
     """
-    first_correction = 1 - BETA1**steps
-    second_correction = (1 - BETA2**steps).sqrt()
+    first_correction = -torch.expm1(steps * math.log(BETA1))  # 1 - BETA1**steps would cancel
+    second_correction = (-torch.expm1(steps * math.log(BETA2))).sqrt()
     block.first.lerp_(gradient, 1 - BETA1)
     block.second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
     denominator = (block.second.sqrt() / second_correction).add_(EPSILON)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
@@ -13,11 +14,22 @@ from symcore.population import call_one
 from symcore.program import Program
 
 
-def gradient_program(network: nn.Module, names: Sequence[str], *, stacked_buffers: bool) -> Program:
+class Product(NamedTuple):
+    """A linear layer's gradient that is not yet multiplied out: left^T right, [member, row, column]."""
+
+    left: Tensor
+    """Gradients of the layer's outputs, [member, batch, row]."""
+    right: Tensor
+    """The layer's inputs, [member, batch, column]."""
+
+
+def gradient_program(
+    network: nn.Module, names: Sequence[str], *, stacked_buffers: bool, as_products: Collection[str] = ()
+) -> Program:
     """A program over [*weights, *buffers, x, y] that gives (mean loss [member], *gradients [member, *shape]).
 
     Weights are effective ones, [member, *shape] in the order of `names`; x is [member, batch, *input_shape], y
-    [member, batch].
+    [member, batch]. A gradient of `as_products` comes as the two parts of a Product, if it is one.
     """
     buffer_names = [name for name, _ in network.named_buffers()]
 
@@ -32,4 +44,4 @@ def gradient_program(network: nn.Module, names: Sequence[str], *, stacked_buffer
         gradients, losses = many(parameters, buffers, tensors[-2], tensors[-1])
         return losses, *(gradients[name] for name in names)
 
-    return Program(flat)
+    return Program(flat, as_products=[1 + names.index(name) for name in as_products])

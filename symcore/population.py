@@ -61,6 +61,11 @@ class Population:
         """Where the parameters live."""
         return next(iter(self.parameters.values())).device
 
+    @property
+    def stacked(self) -> bool:
+        """Whether masks and buffers are the members' own, [member, *shape], and not shared."""
+        return len(self.design.mask_seeds) > 1
+
     def effective(self) -> Parameters:
         """F + D * W: the weights that the networks compute with, [member, *shape]."""
         return self.asymmetry.apply(self.parameters) if self.asymmetry else dict(self.parameters)
@@ -87,14 +92,13 @@ class Population:
         design = replace(
             self.design,
             seeds=tuple(self.design.seeds[m] for m in index),
-            mask_seeds=mask_seeds if len(mask_seeds) == 1 else tuple(mask_seeds[m] for m in index),
+            mask_seeds=tuple(mask_seeds[m] for m in index) if self.stacked else mask_seeds,
         )
-        stacked = len(mask_seeds) > 1
         return replace(
             self,
             design=design,
             parameters={name: p[index] for name, p in self.parameters.items()},
-            buffers={name: b[index] if stacked else b for name, b in self.buffers.items()},
+            buffers={name: b[index] if self.stacked else b for name, b in self.buffers.items()},
             asymmetry=self.asymmetry.select(index) if self.asymmetry else None,
         )
 
@@ -151,8 +155,7 @@ def call_one(
 
 def forward(population: Population, x: Tensor) -> Tensor:
     """Logits [member, batch, class] of every member on the same inputs [batch, *input_shape]."""
-    stacked = 0 if len(population.design.mask_seeds) > 1 else None
-    in_dims = (0, stacked, None)
+    in_dims = (0, 0 if population.stacked else None, None)
     call = vmap(lambda p, b, x: call_one(population.network, p, b, x), in_dims=in_dims)
     logits: Tensor = call(population.effective(), population.buffers, x)
     return logits

@@ -7,7 +7,7 @@ batched operations, forward and backward together, that runs with neither; on a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -20,8 +20,11 @@ Tensors = Sequence[Tensor]
 class Program:
     """Calls `function(list of tensors) -> tuple of tensors` through its trace, made at the first call of each shape."""
 
-    def __init__(self, function: Callable[[list[Tensor]], tuple[Tensor, ...]]) -> None:
-        self._function = function
+    def __init__(
+        self, function: Callable[[list[Tensor]], tuple[Tensor, ...]], as_products: Sequence[int] = ()
+    ) -> None:
+        """Traces nothing yet; those results whose places are in `as_products` come as (A, B) if they are A^T B."""
+        self._function, self._as_products = function, as_products
         self._traces: dict[tuple[Any, ...], Callable[..., tuple[Tensor, ...]]] = {}
 
     def __call__(self, tensors: Tensors) -> tuple[Tensor, ...]:
@@ -42,6 +45,7 @@ class Program:
 
         module = make_fx(positional)(*tensors)
         simplify(module.graph)
+        leave_products(module.graph, self._as_products)
         module.recompile()
         return module
 
@@ -53,6 +57,18 @@ def simplify(graph: fx.Graph) -> None:
             node.replace_all_uses_with(node.args[0])
     for node in list(graph.nodes):
         _turn_product(graph, node)
+    graph.eliminate_dead_code()
+
+
+def leave_products(graph: fx.Graph, places: Sequence[int]) -> None:
+    """Gives out (A, B) in place of each result at these places that is a batched product A^T B."""
+    output = graph.output_node()
+    results = list(cast("tuple[Any, ...]", output.args[0]))
+    for place in places:
+        product = results[place]
+        if product.target is aten.bmm.default and _is_transpose(product.args[0]):
+            results[place] = (product.args[0].args[0], product.args[1])
+    output.args = (tuple(results),)
     graph.eliminate_dead_code()
 
 

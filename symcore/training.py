@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from safetensors import safe_open
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from symcore import adamw
 from symcore.data.sources import Dataset
-from symcore.gradients import gradient_program
+from symcore.gradients import Product, gradient_program
 from symcore.graphs import GraphedSteps
 from symcore.metrics import Array, Evaluator
 from symcore.population import Population
@@ -112,9 +111,7 @@ class Trainer:
         views = {name: w for block in self.blocks for name, w in block.layout.views(block.weights).items()}
         self.weights = {name: views[name] for name in effective}
         self.updates = torch.zeros(1, device=device)
-        stacked = len(population.design.mask_seeds) > 1
-        self._gradients = gradient_program(population.network, list(self.weights), stacked_buffers=stacked)
-        self.order = torch.zeros(population.size, self.samples, dtype=torch.int64, device=device)
+        self.order = torch.zeros(population.size, self.samples, dtype=torch.int32, device=device)
         self.cursor = torch.zeros(1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros(population.size, dtype=torch.float64, device=device)
 
@@ -124,34 +121,49 @@ class Trainer:
         return -(-self.samples // self.spec.batch)
 
     def shuffled(self, epoch: int) -> Tensor:
-        """Each member's order of the training images in one epoch, [member, image]; it depends on its seed alone."""
-        orders = [
-            stream(seed, "shuffle", epoch).permutation(self.samples) for seed in self.population.design.seeds
-        ]
-        return torch.from_numpy(np.stack(orders))
+        """Each member's order of the training images in one epoch, int32 [member, image]; it depends on its seed alone."""
+        orders = torch.empty(self.order.shape, dtype=torch.int32, pin_memory=self.order.is_cuda)
+        for row, seed in zip(orders.numpy(), self.population.design.seeds, strict=True):
+            row[:] = stream(seed, "shuffle", epoch).permutation(self.samples)
+        return orders
 
     def minibatch(self, size: int) -> tuple[Tensor, Tensor]:
         """The next `size` images of each member, normalised, [member, size, *input_shape], and their labels."""
         train = self.dataset.splits["train"]
-        index = self.order.index_select(1, self.cursor + torch.arange(size, device=self.cursor.device))
+        index = self.order.index_select(1, self.cursor + torch.arange(size, device=self.cursor.device)).long()
         return self.dataset.normalise(train.images[index]), train.labels[index]
 
-    def step_of(self, size: int) -> Callable[[], None]:
-        """A step of every member on its next `size` images; no value leaves the device."""
-        weights, buffers = list(self.weights.values()), list(self.population.buffers.values())
-        gradients_of = self._gradients.trace([*weights, *buffers, *self.minibatch(size)])
+    def step_of(self, size: int, as_products: Collection[str] = ()) -> Callable[[], list[Product | None]]:
+        """A step of every member on its next `size` images; no value leaves the device.
 
-        def step() -> None:
+        What it gives back is left to do, by block: a gradient of `as_products` that it did not multiply out or apply.
+        """
+        weights, buffers = list(self.weights.values()), list(self.population.buffers.values())
+        gradients_of = gradient_program(
+            self.population.network,
+            list(self.weights),
+            stacked_buffers=self.population.stacked,
+            as_products=as_products,
+        ).trace([*weights, *buffers, *self.minibatch(size)])
+
+        def step() -> list[Product | None]:
             loss, *gradients = gradients_of(*weights, *buffers, *self.minibatch(size))
-            named = dict(zip(self.weights, gradients, strict=True))
-            self.updates.add_(1)
-            for block in self.blocks:
-                gradient = block.layout.flatten({name: named[name] for name in block.layout.shapes})
-                adamw.update(block, gradient, self.updates)
             self.loss_sum.add_(loss, alpha=size)
             self.cursor.add_(size)
+            self.updates.add_(1)
+            named = dict(zip(self.weights, gradients, strict=True))
+            return [self._apply(block, named) for block in self.blocks]
 
         return step
+
+    def _apply(self, block: adamw.Block, gradients: dict[str, Any]) -> Product | None:
+        """Updates a block, or gives back the product that its gradient is."""
+        own = {name: gradients[name] for name in block.layout.shapes}
+        first = next(iter(own.values()))
+        if isinstance(first, tuple):
+            return Product(*first)
+        adamw.update(block, block.layout.flatten(own), self.updates)
+        return None
 
     def trained(self) -> Population:
         """The population with the weights as they are now (a copy)."""
@@ -215,13 +227,13 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         hooks.on_resume(trainer.restore(checkpoint))
     watch = _Watch(trainer, checkpoint, checkpoint_seconds, hooks)
-    stacked = len(trainer.population.design.mask_seeds) > 1
-    evaluator = Evaluator(trainer.population.network, trainer.dataset, stacked_buffers=stacked)
+    population = trainer.population
+    evaluator = Evaluator(population.network, trainer.dataset, stacked_buffers=population.stacked)
     with arithmetic(precision), ThreadPoolExecutor(1, "shuffle") as pool:
         advance = _stepper(trainer)
         upcoming = pool.submit(trainer.shuffled, trainer.epoch)
         while trainer.epoch < trainer.spec.epochs:
-            trainer.order.copy_(upcoming.result())
+            trainer.order.copy_(upcoming.result(), non_blocking=True)
             if trainer.epoch + 1 < trainer.spec.epochs:
                 upcoming = pool.submit(trainer.shuffled, trainer.epoch + 1)
             _run_epoch(trainer, advance, watch)
@@ -235,7 +247,7 @@ def _stepper(trainer: Trainer) -> Callable[[int], None]:
     """What takes a step of a given size: on a GPU compiled and captured, on a CPU the plain operations."""
     if trainer.population.device.type == "cuda":
         return GraphedSteps(trainer)
-    steps: dict[int, Callable[[], None]] = {}
+    steps: dict[int, Callable[[], object]] = {}
 
     def advance(size: int) -> None:
         if size not in steps:
@@ -271,13 +283,13 @@ class _Watch:
     """Looks up from the work a few times a second: reports progress, saves checkpoints, obeys a stop."""
 
     INTERVAL = 0.1
-    STEPS_IN_FLIGHT = (
-        100  # a GPU runs behind; waiting for it now and then keeps progress true and stops prompt
-    )
+    STEPS_IN_FLIGHT = 100
+    """A GPU runs behind by up to twice so many steps: enough to be never idle, few enough for a prompt stop."""
 
     def __init__(self, trainer: Trainer, checkpoint: Path | None, seconds: float, hooks: Hooks) -> None:
         self._trainer, self._checkpoint, self._seconds, self._hooks = trainer, checkpoint, seconds, hooks
         self._looked = self._saved = time.monotonic()
+        self._passed: torch.cuda.Event | None = None
 
     def look(self) -> None:
         """Called after every step.
@@ -287,7 +299,7 @@ class _Watch:
         """
         trainer = self._trainer
         if trainer.population.device.type == "cuda" and trainer.step % self.STEPS_IN_FLIGHT == 0:
-            torch.cuda.current_stream().synchronize()
+            self._wait(trainer.population.device)
         now = time.monotonic()
         if now - self._looked < self.INTERVAL:
             return
@@ -300,3 +312,9 @@ class _Watch:
         if stopping:
             msg = f"stopped after {trainer.epoch} epochs and {trainer.step} steps"
             raise StoppedError(msg)
+
+    def _wait(self, device: torch.device) -> None:
+        """Waits until the GPU has done what it had been given at the last call."""
+        if self._passed is not None:
+            self._passed.synchronize()
+        self._passed = torch.cuda.current_stream(device).record_event()

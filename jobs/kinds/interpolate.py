@@ -141,9 +141,8 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     effective = trained.effective()
     a = {name: p[firsts] for name, p in effective.items()}
     b = _permuted({name: p[seconds] for name, p in effective.items()}, trained, spec, job)
-    stacked = len(trained.design.mask_seeds) > 1
-    buffers = {name: v[firsts] if stacked else v for name, v in trained.buffers.items()}
-    evaluator = Evaluator(trained.network, images, stacked_buffers=stacked, on_chunk=job.pause_point)
+    buffers = {name: v[firsts] if trained.stacked else v for name, v in trained.buffers.items()}
+    evaluator = Evaluator(trained.network, images, stacked_buffers=trained.stacked, on_chunk=job.pause_point)
     positions = alphas(spec.points)
     paths: dict[str, PathPoints] = {}
     with arithmetic(spec.precision):

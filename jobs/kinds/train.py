@@ -197,8 +197,7 @@ def record(job: Job, step: int, metrics: Mapping[str, Array]) -> None:
 
 def _evaluate(trained: Population, images: Dataset, spec: Spec, job: Job) -> dict[str, float]:
     """Loss and accuracy of the final weights on every split, as metrics "final/..." and as means over members."""
-    stacked = len(trained.design.mask_seeds) > 1
-    evaluator = Evaluator(trained.network, images, stacked_buffers=stacked, on_chunk=job.pause_point)
+    evaluator = Evaluator(trained.network, images, stacked_buffers=trained.stacked, on_chunk=job.pause_point)
     final: dict[str, Array] = {}
     with arithmetic(spec.precision):
         for split in images.splits:
