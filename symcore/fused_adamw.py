@@ -97,8 +97,8 @@ def _update(
     left_inside = (image < batch)[:, None] & (row < rows)[None, :]
     right_at = right + member * batch * columns + image[:, None] * columns + column[None, :]
     right_inside = (image < batch)[:, None] & (column < columns)[None, :]
-    dy = tl.load(left_at, left_inside, other=0.0, eviction_policy="evict_last")
-    x = tl.load(right_at, right_inside, other=0.0, eviction_policy="evict_last")
+    dy = tl.load(left_at, left_inside, other=0.0)
+    x = tl.load(right_at, right_inside, other=0.0)
     w = tl.load(weights + at, inside)
     m = tl.load(first + at, inside)
     v = tl.load(second + at, inside)
