@@ -22,6 +22,7 @@ SCIENCE = {
     "scipy",
     "sklearn",
     "torch",
+    "triton",  # a part of torch where it is built for a GPU
 }
 WORKER = SCIENCE | {"httpx", "psutil", "pyarrow"}
 HEAVY = ("altair", "cyclopts", "duckdb", "pandas", "starlette", "streamlit", "uvicorn")
