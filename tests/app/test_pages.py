@@ -213,20 +213,22 @@ def test_the_files_and_log_of_a_run_can_be_downloaded(lab: Service, visit: Visit
     }
 
 
-@pytest.mark.parametrize("refused", [UnknownError("gone"), StoreFailedError("the disk is full")])
+@pytest.mark.parametrize(
+    ("refusal", "reason"), [(UnknownError, "gone"), (StoreFailedError, "the disk is full")]
+)
 def test_a_button_that_fails_says_why(
-    lab: Service, visit: Visit, refused: Exception, monkeypatch: pytest.MonkeyPatch
+    lab: Service, visit: Visit, refusal: type[Exception], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = queries.study(lab.store, lab.submit(SMOKE))["roles"]["standard/train/0"]
     page = visit("run", id=run)
 
     def fails(_ids: list[str]) -> None:
-        raise refused
+        raise refusal(reason)
 
     monkeypatch.setattr(lab, "cancel", fails)
     next(button for button in page.button if button.label == "Cancel").click().run()
     assert not page.exception
-    assert [toast.value for toast in page.toast] == [str(refused)]
+    assert [toast.value for toast in page.toast] == [reason]
 
 
 def test_runs_are_filtered_by_the_address(lab: Service, visit: Visit) -> None:
