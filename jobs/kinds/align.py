@@ -17,7 +17,8 @@ from jobs.inputs import PERMUTATIONS, check_members, population
 from jobs.job import Job
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import Pairs, RunSpec, SpecHash
-from symcore.align.weights import Matching, Sweep, match
+from symcore.align.matching import Matching
+from symcore.align.weights import Sweep, match
 from symcore.asymmetry import weight_matrices
 
 

@@ -12,11 +12,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from symcore.align.matching import Matching, assign, inner_product
 from symcore.align.proof import prove
 from symcore.randomness import stream
 from symcore.symmetry import permutations as symmetry
@@ -27,26 +26,6 @@ Tensors = Mapping[str, Tensor]
 
 GAIN = 1e-12
 """A pair has converged when a whole sweep over the groups raises its objective by no more than this."""
-
-
-@dataclass(frozen=True)
-class Matching:
-    """Permutations of every b that bring its weights close to those of its a.
-
-    |a - permuted b|^2 = |a|^2 + |b|^2 - 2 * objective, so the largest objective is the smallest distance.
-    """
-
-    spec: PermutationSpec
-    permutations: dict[str, Tensor]
-    """By group, [pair, n] int64 on the CPU, as `symcore.symmetry.permutations.permute` takes them for b."""
-    objective: Tensor
-    """<a, permuted b> over all parameters, [pair] float64."""
-    identity_objective: Tensor
-    """<a, b>, [pair] float64."""
-    sweeps: Tensor
-    """Sweeps over all groups in the ascent that was kept, [pair] int64."""
-    restart: Tensor
-    """The ascent that was kept, [pair] int64; 0 is the one from the identity."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +143,7 @@ class _Pairs:
 
     def objective(self, permutations: Tensors) -> Tensor:
         """<a, permuted b>, [pair], on the CPU."""
-        permuted = symmetry.permute(self.b, self.spec, permutations)
-        products = [(w * permuted[name]).reshape(len(self), -1).sum(1) for name, w in self.a.items()]
-        return torch.stack(products).sum(0).cpu()
+        return inner_product(self.a, self.b, self.spec, permutations)
 
     def similarity(self, group: Group, permutations: Tensors) -> Tensor:
         """Inner products of the weights of a's neuron i and b's neuron j, all other groups permuted: [pair, i, j]."""
@@ -249,24 +226,16 @@ def _improve(pairs: _Pairs, group: Group, permutations: dict[str, Tensor], pool:
     Where a weight has the group on two axes (a residual layer), the assignment is only linear in one of them, so the
     gain is measured and a loss is not taken.
     """
-    similarity = pairs.similarity(group, permutations).cpu().numpy()
-    assigned = list(pool.map(_assign, similarity))
-    old, new = permutations[group.name], torch.from_numpy(np.stack(assigned))
+    table = pairs.similarity(group, permutations).cpu()
+    old, new = permutations[group.name], assign(table, pool)
     parameters = [parameter for parameter, _ in group.axes]
     if len(set(parameters)) == len(parameters):
-        table = torch.from_numpy(similarity)
         gain = (table.gather(2, new[:, :, None]) - table.gather(2, old[:, :, None])).sum((1, 2))
     else:
         gain = pairs.objective({**permutations, group.name: new}) - pairs.objective(permutations)
     better = gain > 0
     permutations[group.name] = torch.where(better[:, None], new, old)
     return torch.where(better, gain, 0)
-
-
-def _assign(similarity: np.ndarray) -> np.ndarray:
-    """The permutation with the largest sum of similarity[i, p[i]]."""
-    columns: np.ndarray = linear_sum_assignment(similarity, maximize=True)[1]
-    return columns
 
 
 def _better(kept: Matching, other: Matching) -> Matching:

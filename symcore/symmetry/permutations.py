@@ -61,6 +61,34 @@ class PermutationSpec:
         return found
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A network's graph, and the axes of every tensor in it."""
+
+    program: torch.export.ExportedProgram
+    axes: AxisClasses
+    nodes: dict[fx.Node, Axes]
+    parameters: dict[str, Axes]
+    """Of every parameter that the graph uses, in the network's order."""
+
+
+def trace(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> Traced:
+    """Follows the neurons of a network through its graph, in evaluation mode; arguments and errors as `derive`."""
+    network = copy.deepcopy(network).cpu().eval()
+    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
+    program = torch.export.export(network, tuple(x.detach().cpu() for x in inputs), strict=False)
+    # One tensor may have several names, and be traced as several placeholders; its first name stands for all.
+    first_names = {id(parameter): name for name, parameter in network.named_parameters()}
+    names = {
+        placeholder: first_names[id(network.get_parameter(target))]
+        for placeholder, target in program.graph_signature.inputs_to_parameters.items()
+    }
+    axes = AxisClasses()
+    parameters, nodes = _follow(axes, program.graph_module, names)
+    ordered = {name: parameters[name] for name in first_names.values() if name in parameters}
+    return Traced(program, axes, nodes, ordered)
+
+
 def derive(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> PermutationSpec:
     """The permutation specification of any network that torch.export can trace, in evaluation mode.
 
@@ -74,23 +102,13 @@ def derive(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> Pe
     Raises:
         DerivationError: if an operation on permutable axes has no rule in `symcore.symmetry.axes`.
     """
-    network = copy.deepcopy(network).cpu().eval()
-    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    program = torch.export.export(network, tuple(x.detach().cpu() for x in inputs), strict=False)
-    # One tensor may have several names, and be traced as several placeholders; its first name stands for all.
-    first_names = {id(parameter): name for name, parameter in network.named_parameters()}
-    names = {
-        placeholder: first_names[id(network.get_parameter(target))]
-        for placeholder, target in program.graph_signature.inputs_to_parameters.items()
-    }
-    axes = AxisClasses()
-    parameters = _trace(axes, program.graph_module, names)
-    ordered = {name: parameters[name] for name in first_names.values() if name in parameters}
-    return PermutationSpec(_groups(axes, ordered))
+    return groups(trace(network, example_input))
 
 
-def _trace(axes: AxisClasses, module: fx.GraphModule, names: Mapping[str, str]) -> dict[str, Axes]:
-    """Follows the axes through the whole graph; returns those of every parameter that it uses."""
+def _follow(
+    axes: AxisClasses, module: fx.GraphModule, names: Mapping[str, str]
+) -> tuple[dict[str, Axes], dict[fx.Node, Axes]]:
+    """Follows the axes through the whole graph; returns those of every parameter that it uses, and of every node."""
     parameters: dict[str, Axes] = {}
     known: dict[fx.Node, Axes] = {}
     for node in module.graph.nodes:
@@ -102,7 +120,7 @@ def _trace(axes: AxisClasses, module: fx.GraphModule, names: Mapping[str, str]) 
             known[node] = _result(axes, module, node, known)
         else:
             known[node] = axes.pinned(_shape(node))
-    return parameters
+    return parameters, known
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
@@ -135,11 +153,16 @@ def _place(node: fx.Node) -> str:
     return f"{node.target} in {modules[-1] if modules and modules[-1] else 'the network itself'}"
 
 
-def _groups(axes: AxisClasses, parameters: Mapping[str, Axes]) -> tuple[Group, ...]:
-    """The free classes on which parameters lie, in the parameters' order."""
+def groups(traced: Traced) -> PermutationSpec:
+    """The free classes of axes on which parameters lie, in the parameters' order.
+
+    Raises:
+        DerivationError: if an operation on such axes has no rule.
+    """
+    axes = traced.axes
     members: dict[int, list[tuple[str, int]]] = {}
     sizes: dict[int, int] = {}
-    for parameter, its_axes in parameters.items():
+    for parameter, its_axes in traced.parameters.items():
         for place, axis in enumerate(its_axes):
             if not axes.is_pinned(axis):
                 members.setdefault(axes.name(axis), []).append((parameter, place))
@@ -150,9 +173,11 @@ def _groups(axes: AxisClasses, parameters: Mapping[str, Axes]) -> tuple[Group, .
             msg = f"{reason}: axis {place} of {parameter}; rules are in symcore.symmetry.axes"
             raise DerivationError(msg)
     names = _readable(list(members.values()))
-    return tuple(
-        Group(name, sizes[number], tuple(found))
-        for name, (number, found) in zip(names, members.items(), strict=True)
+    return PermutationSpec(
+        tuple(
+            Group(name, sizes[number], tuple(found))
+            for name, (number, found) in zip(names, members.items(), strict=True)
+        )
     )
 
 
