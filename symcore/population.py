@@ -98,9 +98,15 @@ class Population:
             self,
             design=design,
             parameters={name: p[index] for name, p in self.parameters.items()},
-            buffers={name: b[index] if self.stacked else b for name, b in self.buffers.items()},
+            buffers=self._buffers_of(index),
             asymmetry=self.asymmetry.select(index) if self.asymmetry else None,
         )
+
+    def _buffers_of(self, index: Sequence[int]) -> Parameters:
+        """Buffers of some members; those of a single one are shared, as its mask seed is."""
+        if not self.stacked:
+            return self.buffers
+        return {name: b[index[0]] if len(index) == 1 else b[list(index)] for name, b in self.buffers.items()}
 
 
 def build(design: Design, device: torch.device | str = "cpu") -> Population:

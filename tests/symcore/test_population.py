@@ -20,8 +20,7 @@ def small(treatment, mask_seeds=(0,), seeds=(3, 1, 2)) -> Population:
 
 def alone(population: Population, member: int, x: torch.Tensor) -> torch.Tensor:
     one = population.select([member])
-    buffers = {n: b[0] if len(population.design.mask_seeds) > 1 else b for n, b in one.buffers.items()}
-    return call_one(one.network, {name: p[0] for name, p in one.effective().items()}, buffers, x)
+    return call_one(one.network, {name: p[0] for name, p in one.effective().items()}, one.buffers, x)
 
 
 @pytest.mark.parametrize("treatment", TREATMENTS, ids=lambda t: t.kind)
@@ -33,6 +32,7 @@ def test_every_member_computes_what_it_computes_alone(treatment, mask_seeds):
     assert logits.shape == (3, 7, 10)
     for member in range(3):
         torch.testing.assert_close(logits[member], alone(population, member, x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits[[member]], forward(population.select([member]), x))
 
 
 def test_a_member_depends_on_its_own_seeds_only():
