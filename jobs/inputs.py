@@ -10,6 +10,8 @@ from symcore.population import load as load_population
 
 PERMUTATIONS = "permutations.safetensors"
 """The file in an align run's folder that holds a permutation of every group for each pair."""
+SIGNS = "signs/"
+"""In front of a group's name in that file: -1 or 1 for each of its neurons, where they can change sign."""
 WEIGHTS = "weights.safetensors"
 """The file in a train run's folder that holds its population."""
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from jobs.designs import blueprint, field_error, size
 from jobs.estimates import Estimate
-from jobs.inputs import PERMUTATIONS, check_members, population
+from jobs.inputs import PERMUTATIONS, SIGNS, check_members, population
 from jobs.job import Job
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import Pairs, RunSpec, SpecHash
@@ -98,7 +98,9 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     """Products of every layer with its counterpart in float64, and assignments in about n^3 steps."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
-    hidden = [rows for rows, _ in list(weight_matrices(blueprint(source.network, source.data)).values())[:-1]]
+    hidden = [
+        rows for rows, *_ in list(weight_matrices(blueprint(source.network, source.data)).values())[:-1]
+    ]
     parameters = size(source.network, source.data).parameters
     widest = max(hidden, default=1)
     ascents = len(spec.pairs) * spec.restarts * min(SWEEPS, spec.max_sweeps)
@@ -153,7 +155,8 @@ def _keep(matching: Matching, job: Job) -> dict[str, float]:
     )
     path = job.folder / PERMUTATIONS
     partial = path.with_suffix(".partial")
-    save_file({name: p.contiguous() for name, p in matching.permutations.items()}, partial)
+    signs = {f"{SIGNS}{name}": s for name, s in matching.signs.items()}
+    save_file({name: p.contiguous() for name, p in (matching.permutations | signs).items()}, partial)
     partial.replace(path)
     job.artifact(path, "permutations")
     gain = (matching.objective - matching.identity_objective).mean().item()

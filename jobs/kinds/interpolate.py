@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from jobs.designs import field_error, size
 from jobs.estimates import Estimate
-from jobs.inputs import PERMUTATIONS, check_members, dataset, population
+from jobs.inputs import PERMUTATIONS, SIGNS, check_members, dataset, population
 from jobs.job import Job
 from jobs.kinds.align import Spec as AlignSpec
 from jobs.kinds.align import trained_source
@@ -183,8 +183,9 @@ def _permuted(b: Parameters, trained: Population, spec: Spec, job: Job) -> Param
     if spec.alignment is None:
         return b
     symmetry = derive(trained.network, torch.zeros(2, *trained.design.input_shape, device=job.device))
-    permutations = load_file(job.input(spec.alignment) / PERMUTATIONS, device=str(job.device))
-    return permute(b, symmetry, permutations)
+    found = load_file(job.input(spec.alignment) / PERMUTATIONS, device=str(job.device))
+    signs = {name.removeprefix(SIGNS): s for name, s in found.items() if name.startswith(SIGNS)}
+    return permute(b, symmetry, found, signs)
 
 
 def _record(job: Job, split: str, path: PathPoints, points: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -34,11 +34,15 @@ class Matching:
     """Sweeps over all groups in the ascent that was kept, [pair] int64."""
     restart: Tensor
     """The ascent that was kept, [pair] int64; 0 is the one from the identity."""
+    signs: dict[str, Tensor] = field(default_factory=dict)
+    """-1 or 1 for every neuron of those groups that can change sign, [pair, n] on the CPU."""
 
 
-def inner_product(a: Tensors, b: Tensors, spec: PermutationSpec, permutations: Tensors) -> Tensor:
+def inner_product(
+    a: Tensors, b: Tensors, spec: PermutationSpec, permutations: Tensors, signs: Tensors | None = None
+) -> Tensor:
     """<a, permuted b> over all parameters [pair, *shape], [pair] float64 on the CPU."""
-    permuted = permute(b, spec, permutations)
+    permuted = permute(b, spec, permutations, signs)
     products = [(w.double() * permuted[name].double()).reshape(len(w), -1).sum(1) for name, w in a.items()]
     return torch.stack(products).sum(0).cpu()
 

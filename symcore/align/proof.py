@@ -28,6 +28,7 @@ def prove(
     weights: Tensors,
     spec: PermutationSpec,
     permutations: Tensors,
+    signs: Tensors | None = None,
     *,
     seed: int = 0,
 ) -> None:
@@ -39,6 +40,7 @@ def prove(
         weights: by name, [pair, *shape].
         spec: the network's permutations.
         permutations: by group, [pair, n].
+        signs: by group where neurons change sign, [pair, n].
         seed: of the normal values.
 
     Raises:
@@ -47,7 +49,7 @@ def prove(
     network = copy.deepcopy(network).cpu().eval()
     examples = example_input if isinstance(example_input, tuple) else (example_input,)
     probe = _probe(tuple(x.detach().cpu() for x in examples), seed)
-    permuted = permute(weights, spec, permutations)
+    permuted = permute(weights, spec, permutations, signs)
     dtype = _widest(network, _row(weights, 0), probe)
     for pair in range(len(next(iter(weights.values())))):
         before = _outputs(network, _row(weights, pair), probe, dtype)

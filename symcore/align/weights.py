@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from symcore.align import quadratic
 from symcore.align.matching import Matching, assign, inner_product
 from symcore.align.proof import prove
 from symcore.randomness import stream
@@ -72,7 +73,8 @@ def match(
         a: the weights that the networks compute with, by name, [pair, *shape].
         b: likewise.
         example_input: as the network takes it; the proof replaces floating-point inputs by normal values.
-        spec: the network's permutations; none given, they are derived.
+        spec: the network's permutations; none given, they are derived. Signs change too where they can, unless it is
+            one `without_signs`.
         restarts: ascents, of which each pair keeps its best; the first starts from the identity, further ones from
             random permutations. Lim et al. 2024 use one.
         max_sweeps: most sweeps in one ascent.
@@ -100,7 +102,7 @@ def match(
         best = ascend(0)
         for restart in range(1, restarts):
             best = _better(best, ascend(restart))
-    prove(network, example_input, pairs.b, best.spec, best.permutations, seed=seed)
+    prove(network, example_input, pairs.b, best.spec, best.permutations, best.signs, seed=seed)
     return best
 
 
@@ -141,20 +143,27 @@ class _Pairs:
             b={name: w[rows] for name, w in self.b.items()},
         )
 
-    def objective(self, permutations: Tensors) -> Tensor:
+    def objective(self, permutations: Tensors, signs: Tensors) -> Tensor:
         """<a, permuted b>, [pair], on the CPU."""
-        return inner_product(self.a, self.b, self.spec, permutations)
+        return inner_product(self.a, self.b, self.spec, permutations, signs)
 
-    def similarity(self, group: Group, permutations: Tensors) -> Tensor:
-        """Inner products of the weights of a's neuron i and b's neuron j, all other groups permuted: [pair, i, j]."""
-        total = torch.zeros(len(self), group.size, group.size, dtype=torch.float64, device=self.device)
+    def similarity(self, group: Group, permutations: Tensors, signs: Tensors) -> tuple[Tensor, Tensor]:
+        """Inner products of the weights of a's neuron i and b's neuron j, all other axes permuted: [pair, i, j], twice.
+
+        The first is over the weights that keep their sign when a neuron flips, the second over those that change it.
+        """
+        shape = (len(self), group.size, group.size)
+        kept, flipped = (torch.zeros(shape, dtype=torch.float64, device=self.device) for _ in range(2))
         for parameter, axis in group.axes:
             other = self.b[parameter]
             for place, name in self.spec.parameters[parameter]:
                 if place != axis:
                     other = symmetry.permute_axis(other, place, permutations[name])
+                    if (parameter, place) in self.spec[name].flip:
+                        other = symmetry.flip_axis(other, place, signs[name])
+            total = flipped if (parameter, axis) in group.flip else kept
             total.baddbmm_(_by_neuron(self.a[parameter], axis), _by_neuron(other, axis).mT)
-        return total
+        return kept.cpu(), flipped.cpu()
 
 
 def _by_neuron(weight: Tensor, axis: int) -> Tensor:
@@ -191,23 +200,24 @@ def _ascend(
 ) -> Matching:
     """One coordinate ascent of all pairs; those that have converged rest."""
     spec, count = pairs.spec, len(pairs)
-    found = symmetry.identity(spec, count)
-    identity_objective = pairs.objective(found)
-    if restart:
-        start = symmetry.random(spec, stream(seed, "match.start", restart))
-        found = {name: p.repeat(count, 1) for name, p in start.items()}
-    objective, sweeps = pairs.objective(found), torch.zeros(count, dtype=torch.int64)
+    found, signs = _start(spec, count, seed, restart)
+    rest = symmetry.identity(spec, count), _positive(spec, count)
+    identity_objective, objective = pairs.objective(*rest), pairs.objective(found, signs)
+    sweeps = torch.zeros(count, dtype=torch.int64)
     rows, moving = torch.arange(count), pairs
     for sweep in range(max_sweeps):
         if stopping():
             raise StoppedError
         order = stream(seed, "match.order", restart, sweep).permutation(len(spec.groups))
         current = {name: p[rows] for name, p in found.items()}
+        own = {name: s[rows] for name, s in signs.items()}
         gain = torch.zeros(len(rows), dtype=torch.float64)
         for group in order:
-            gain += _improve(moving, spec.groups[group], current, pool)
+            gain += _improve(moving, spec.groups[group], current, own, pool)
         for name, p in current.items():
             found[name][rows] = p
+        for name, s in own.items():
+            signs[name][rows] = s
         objective[rows] += gain
         sweeps[rows] += 1
         going = gain > GAIN
@@ -217,38 +227,93 @@ def _ascend(
         if not going.all():
             rows, moving = rows[going], moving.select(going.nonzero()[:, 0])
     kept = torch.full((count,), restart)
-    return Matching(spec, found, pairs.objective(found), identity_objective, sweeps, kept)
+    return Matching(spec, found, pairs.objective(found, signs), identity_objective, sweeps, kept, signs)
 
 
-def _improve(pairs: _Pairs, group: Group, permutations: dict[str, Tensor], pool: Executor) -> Tensor:
-    """Replaces one group's permutations where the best assignment raises the objective; returns the gains, [pair].
+def _start(
+    spec: PermutationSpec, count: int, seed: int, restart: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The identity for the first ascent, the same random permutations and signs of all pairs for a further one."""
+    if not restart:
+        return symmetry.identity(spec, count), _positive(spec, count)
+    draw = stream(seed, "match.start", restart)
+    permutations, signs = symmetry.random(spec, draw), symmetry.random_signs(spec, draw)
+    return (
+        {name: p.repeat(count, 1) for name, p in permutations.items()},
+        {name: s.repeat(count, 1) for name, s in signs.items()},
+    )
 
-    Where a weight has the group on two axes (a residual layer), the assignment is only linear in one of them, so the
-    gain is measured and a loss is not taken.
+
+def _positive(spec: PermutationSpec, count: int) -> dict[str, Tensor]:
+    return {g.name: torch.ones(count, g.size, dtype=torch.int64) for g in spec.groups if g.flip}
+
+
+def _improve(
+    pairs: _Pairs, group: Group, permutations: dict[str, Tensor], signs: dict[str, Tensor], pool: Executor
+) -> Tensor:
+    """Replaces one group's permutations and signs where the best assignment raises the objective; the gains, [pair].
+
+    A neuron takes the sign under which it is more alike, so pairs of neurons score |what flips| + what does not. Where
+    a weight has the group on two axes (a residual layer, a recurrent map), that is only linear in one of them: a search
+    finds another candidate, gains are measured, and a loss is not taken.
     """
-    table = pairs.similarity(group, permutations).cpu()
-    old, new = permutations[group.name], assign(table, pool)
-    parameters = [parameter for parameter, _ in group.axes]
-    if len(set(parameters)) == len(parameters):
-        gain = (table.gather(2, new[:, :, None]) - table.gather(2, old[:, :, None])).sum((1, 2))
-    else:
-        gain = pairs.objective({**permutations, group.name: new}) - pairs.objective(permutations)
+    kept, flipped = pairs.similarity(group, permutations, signs)
+    old, new = permutations[group.name], assign(kept + flipped.abs(), pool)
+    sign = torch.where(flipped.gather(2, new[:, :, None])[:, :, 0] < 0, -1, 1)
+    if quadratic.lies_twice(group):
+        searched = quadratic.search(pairs.a, pairs.b, pairs.spec, group, permutations, signs, pool)
+        return sum(
+            (_take(pairs, group, permutations, signs, *found) for found in ((new, sign), searched)),
+            start=torch.zeros(len(pairs), dtype=torch.float64),
+        )
+    before = kept + flipped * signs[group.name][:, :, None] if group.flip else kept
+    after = kept + flipped.abs()
+    gain = (after.gather(2, new[:, :, None]) - before.gather(2, old[:, :, None])).sum((1, 2))
+    return _replace(group, permutations, signs, new, sign, gain)
+
+
+def _take(
+    pairs: _Pairs,
+    group: Group,
+    permutations: dict[str, Tensor],
+    signs: dict[str, Tensor],
+    new: Tensor,
+    sign: Tensor,
+) -> Tensor:
+    """Takes a candidate where the objective with it is higher; returns the gains, [pair]."""
+    own = signs | ({group.name: sign} if group.flip else {})
+    gain = pairs.objective({**permutations, group.name: new}, own) - pairs.objective(permutations, signs)
+    return _replace(group, permutations, signs, new, sign, gain)
+
+
+def _replace(
+    group: Group,
+    permutations: dict[str, Tensor],
+    signs: dict[str, Tensor],
+    new: Tensor,
+    sign: Tensor,
+    gain: Tensor,
+) -> Tensor:
     better = gain > 0
-    permutations[group.name] = torch.where(better[:, None], new, old)
+    permutations[group.name] = torch.where(better[:, None], new, permutations[group.name])
+    if group.flip:
+        signs[group.name] = torch.where(better[:, None], sign, signs[group.name])
     return torch.where(better, gain, 0)
 
 
 def _better(kept: Matching, other: Matching) -> Matching:
     """The better of two matchings for each pair; the first where they do not differ."""
     better = other.objective > kept.objective + GAIN
+
+    def choose(first: Tensors, second: Tensors) -> dict[str, Tensor]:
+        return {name: torch.where(better[:, None], second[name], p) for name, p in first.items()}
+
     return Matching(
         kept.spec,
-        {
-            name: torch.where(better[:, None], other.permutations[name], p)
-            for name, p in kept.permutations.items()
-        },
+        choose(kept.permutations, other.permutations),
         torch.where(better, other.objective, kept.objective),
         kept.identity_objective,
         torch.where(better, other.sweeps, kept.sweeps),
         torch.where(better, other.restart, kept.restart),
+        choose(kept.signs, other.signs),
     )

@@ -5,7 +5,8 @@ that meet a buffer: FiGLU's F, say, would have to change with the permutation. E
 parameters lie is a group that can be permuted freely.
 
 A permutation p of n neurons is an int64 tensor [n], or [pair, n] for stacked parameters: the permuted network's neuron
-i is the original's neuron p[i].
+i is the original's neuron p[i]. Where neurons can also change sign (tanh), a sign s of -1 or 1 for each, in the same
+shape, makes it s[i] times that neuron.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from symcore.symmetry import signs
 from symcore.symmetry.axes import RULES, Axes, AxisClasses, Call, DerivationError, elementwise
 
 Tensors = Mapping[str, Tensor]
@@ -35,6 +37,8 @@ class Group:
     size: int
     axes: tuple[tuple[str, int], ...]
     """(parameter, axis), axes counted without a leading pair axis."""
+    flip: tuple[tuple[str, int], ...] = ()
+    """Those of `axes` along which a neuron changes sign, where it can; `symcore.symmetry.signs` finds them."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class PermutationSpec:
                 found[parameter] = (*found.get(parameter, ()), (axis, group.name))
         return found
 
+    def without_signs(self) -> PermutationSpec:
+        """The permutations alone, of neurons that keep their signs."""
+        return PermutationSpec(tuple(replace(group, flip=()) for group in self.groups))
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -70,6 +78,8 @@ class Traced:
     nodes: dict[fx.Node, Axes]
     parameters: dict[str, Axes]
     """Of every parameter that the graph uses, in the network's order."""
+    names: dict[fx.Node, str]
+    """A name for every node; the placeholders of a parameter have the parameter's."""
 
 
 def trace(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> Traced:
@@ -86,7 +96,8 @@ def trace(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> Tra
     axes = AxisClasses()
     parameters, nodes = _follow(axes, program.graph_module, names)
     ordered = {name: parameters[name] for name in first_names.values() if name in parameters}
-    return Traced(program, axes, nodes, ordered)
+    called = {node: names.get(node.name, f"{node.name} ") for node in nodes}  # no parameter's name ends so
+    return Traced(program, axes, nodes, ordered, called)
 
 
 def derive(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> PermutationSpec:
@@ -172,10 +183,10 @@ def groups(traced: Traced) -> PermutationSpec:
             parameter, place = members[refused][0]
             msg = f"{reason}: axis {place} of {parameter}; rules are in symcore.symmetry.axes"
             raise DerivationError(msg)
-    names = _readable(list(members.values()))
+    names, flips = _readable(list(members.values())), signs.flips(traced.nodes, traced.names, axes.is_pinned)
     return PermutationSpec(
         tuple(
-            Group(name, sizes[number], tuple(found))
+            Group(name, sizes[number], tuple(found), next((f for f in flips if set(f) <= set(found)), ()))
             for name, (number, found) in zip(names, members.items(), strict=True)
         )
     )
@@ -200,7 +211,9 @@ def _readable(groups: Sequence[Sequence[tuple[str, int]]]) -> list[str]:
     return [f"{found[0][0]}[{found[0][1]}]" for found in groups]
 
 
-def permute(parameters: Tensors, spec: PermutationSpec, permutations: Tensors) -> dict[str, Tensor]:
+def permute(
+    parameters: Tensors, spec: PermutationSpec, permutations: Tensors, flipped: Tensors | None = None
+) -> dict[str, Tensor]:
     """The parameters of networks with their neurons permuted; they compute the same function.
 
     Args:
@@ -208,6 +221,7 @@ def permute(parameters: Tensors, spec: PermutationSpec, permutations: Tensors) -
             Others pass unchanged.
         spec: the network's permutations.
         permutations: one for every group, [n] or [pair, n].
+        flipped: signs of -1 and 1 for some of the groups that can change sign, in the same shape; others keep theirs.
 
     Raises:
         ValueError: if a group has no permutation, a parameter is missing, or shapes do not fit the specification.
@@ -220,7 +234,19 @@ def permute(parameters: Tensors, spec: PermutationSpec, permutations: Tensors) -
             raise ValueError(msg)
         for axis, group in incident:
             permuted[name] = permute_axis(permuted[name], axis, permutations[group])
+    for group_name, own in (flipped or {}).items():
+        for name, axis in spec[group_name].flip:
+            permuted[name] = flip_axis(permuted[name], axis, own)
     return permuted
+
+
+def flip_axis(tensor: Tensor, axis: int, own: Tensor) -> Tensor:
+    """One axis of a tensor times signs: [*shape] by [n], or [pair, *shape] by [pair, n]; `axis` does not count pair."""
+    stacked = own.dim() - 1
+    shape = [1] * tensor.dim()
+    shape[:stacked] = own.shape[:stacked]
+    shape[axis + stacked] = own.shape[-1]
+    return tensor * own.to(tensor).view(shape)
 
 
 def permute_axis(tensor: Tensor, axis: int, permutation: Tensor) -> Tensor:
@@ -262,6 +288,18 @@ def random(
     return {name: p[0] for name, p in drawn.items()} if pairs is None else drawn
 
 
+def random_signs(
+    spec: PermutationSpec, generator: np.random.Generator, pairs: int | None = None
+) -> dict[str, Tensor]:
+    """Signs drawn uniformly for every group that can change them, [n], or [pair, n]."""
+    shape = () if pairs is None else (pairs,)
+    return {
+        group.name: torch.from_numpy(generator.choice([-1, 1], (*shape, group.size)))
+        for group in spec.groups
+        if group.flip
+    }
+
+
 def invert(permutations: Tensors) -> dict[str, Tensor]:
     """The permutations that undo these."""
     return {name: p.argsort(-1) for name, p in permutations.items()}
@@ -273,5 +311,6 @@ def compose(first: Tensors, second: Tensors) -> dict[str, Tensor]:
 
 
 def log10_order(spec: PermutationSpec) -> float:
-    """Order of the whole group, the product of n! over `groups`, as its decimal logarithm."""
-    return sum(math.lgamma(group.size + 1) for group in spec.groups) / math.log(10)
+    """Order of the whole group as its decimal logarithm: the product of n!, and of 2^n where signs can change."""
+    flips = sum(group.size for group in spec.groups if group.flip)
+    return sum(math.lgamma(group.size + 1) for group in spec.groups) / math.log(10) + flips * math.log10(2)

@@ -41,9 +41,11 @@ def pick(weights: Weights, *pairs: int) -> Weights:
     return {name: w[list(pairs)] for name, w in weights.items()}
 
 
-def inner(a: Weights, b: Weights, spec: PermutationSpec, permutations: Weights) -> Tensor:
+def inner(
+    a: Weights, b: Weights, spec: PermutationSpec, permutations: Weights, signs: Weights | None = None
+) -> Tensor:
     """<a, permuted b>, [pair] float64."""
-    permuted = symmetry.permute(b, spec, permutations)
+    permuted = symmetry.permute(b, spec, permutations, signs)
     return sum((a[n].double() * permuted[n].double()).flatten(1).sum(1) for n in a)
 
 
@@ -102,7 +104,9 @@ def test_the_objective_rises_from_the_identity(seed: int, width: int, residual: 
     assert (path.diff(dim=0) >= 0).all()
     assert torch.allclose(path[0], inner(a, b, matching.spec, unmoved), rtol=1e-12, atol=1e-12)
     assert torch.allclose(path[-1], matching.objective, rtol=1e-12, atol=1e-12)
-    assert torch.allclose(matching.objective, inner(a, b, matching.spec, matching.permutations), rtol=1e-12)
+    assert torch.allclose(
+        matching.objective, inner(a, b, matching.spec, matching.permutations, matching.signs), rtol=1e-12
+    )
     assert int(matching.sweeps.max()) == len(seen)
 
 
@@ -196,7 +200,7 @@ def test_the_objective_is_the_distance() -> None:
     def square(weights: Weights) -> Tensor:
         return sum(w.double().square().flatten(1).sum(1) for w in weights.values())
 
-    permuted = symmetry.permute(b, matching.spec, matching.permutations)
+    permuted = symmetry.permute(b, matching.spec, matching.permutations, matching.signs)
     distance = square({n: a[n].double() - permuted[n].double() for n in a})
     assert torch.allclose(distance, square(a) + square(b) - 2 * matching.objective, rtol=1e-12)
 
