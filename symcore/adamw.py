@@ -69,9 +69,11 @@ class Block:
     first: Tensor
     second: Tensor
     rate: Tensor
-    """Learning rates, [member or 1, 1]."""
+    """Learning rates, [member or 1, 1]; the block's own, for `set_rate` changes them."""
     decay: Tensor
     """Weight decay per unit of learning rate, [member or 1, 1]."""
+    trainable: Tensor | None
+    """D, [member or 1, entry]; none where nothing is fixed."""
     keep: Tensor
     """What a step's decay leaves of each weight."""
 
@@ -111,13 +113,18 @@ def build(
     for names in groups(parameters):
         layout = Layout({name: parameters[name].shape[1:] for name in names})
         weights = layout.flatten({name: parameters[name] for name in names}).clone()
-        second, keep = torch.zeros_like(weights), 1 - rate * decay
+        second, trainable = torch.zeros_like(weights), None
         if any(name in masks for name in names):
             trainable = layout.flatten(_stacked_masks(layout, masks, weights.device))
             second.masked_fill_(~trainable, torch.inf)
-            keep = torch.where(trainable, keep, 1)
-        blocks.append(Block(layout, weights, torch.zeros_like(weights), second, rate, decay, keep))
+        first, keep = torch.zeros_like(weights), _kept(rate, decay, trainable)
+        blocks.append(Block(layout, weights, first, second, rate.clone(), decay, trainable, keep))
     return blocks
+
+
+def _kept(rate: Tensor, decay: Tensor, trainable: Tensor | None) -> Tensor:
+    kept = 1 - rate * decay
+    return kept if trainable is None else torch.where(trainable, kept, 1)
 
 
 def _stacked_masks(layout: Layout, masks: Mapping[str, Tensor], device: torch.device) -> Parameters:
@@ -133,6 +140,12 @@ def _stacked_masks(layout: Layout, masks: Mapping[str, Tensor], device: torch.de
         for name, shape in layout.shapes.items()
     }
     return every | {name: d.expand(members, *layout.shapes[name]) for name, d in stacked.items()}
+
+
+def set_rate(block: Block, learning_rate: Tensor) -> None:
+    """Changes the learning rates, [member] or [1] as in `build`, in place: a captured step reads them where they are."""
+    block.rate.copy_(learning_rate.unsqueeze(1))
+    block.keep.copy_(_kept(block.rate, block.decay, block.trainable))
 
 
 def update(block: Block, gradient: Tensor, steps: Tensor) -> None:

@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from safetensors import safe_open
@@ -22,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from symcore import adamw
+from symcore.data import augment
 from symcore.data.sources import Dataset
 from symcore.gradients import Product, gradient_program
 from symcore.graphs import GraphedSteps
@@ -31,7 +34,7 @@ from symcore.randomness import stream
 from symcore.settings import Settings
 
 Precision = Literal["float32", "tf32"]
-"""Arithmetic of matrix products: IEEE single, or TF32 where the GPU has it (a CPU computes both as single)."""
+"""Arithmetic of matrix products and convolutions: IEEE single, or TF32 where the GPU has it (a CPU computes both as single)."""
 
 
 class StoppedError(Exception):
@@ -39,16 +42,36 @@ class StoppedError(Exception):
 
 
 class TrainingSpec(Settings):
-    """How networks are trained: AdamW with a constant learning rate (Lim et al. 2024, appendix E.1)."""
+    """How networks are trained: AdamW, whose learning rate is constant after a warm-up (Lim et al. 2024, appendix E.1)."""
 
     epochs: int = Field(default=60, ge=1, le=100_000)
     """Passes over the training set."""
     batch: int = Field(default=64, ge=1, le=65_536)
     """Images in a minibatch of one network."""
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    """AdamW's step size, constant."""
+    """AdamW's step size after the warm-up."""
     weight_decay: float = Field(default=0.03, ge=0, le=10)
     """AdamW's decoupled weight decay, per unit of learning rate."""
+    warmup_epochs: int = Field(default=0, ge=0, le=100_000)
+    """Epochs at a lower learning rate, which grows by one factor after each of them."""
+    warmup_start: float = Field(default=0.01, gt=0, le=1)
+    """Learning rate of the first epoch of a warm-up, in parts of the full one."""
+    augment: Literal["none", "crop_flip"] = "none"
+    """What happens to a training image: nothing, or a random crop after padding by 4 pixels and a random mirroring."""
+
+    def warmup(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0, in parts of the full one."""
+        left = max(0, self.warmup_epochs - epoch)
+        return self.warmup_start ** (left / self.warmup_epochs) if left else 1.0
+
+
+class Draws(NamedTuple):
+    """What is random in an epoch, drawn on the CPU from each member's own seed."""
+
+    order: Tensor
+    """The training images in the order of their use, int32 [member, image]."""
+    choices: Tensor | None
+    """What augmentation does to each of them, uint8 [member, image]; none without augmentation."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +92,20 @@ class Hooks:
 
 @contextmanager
 def arithmetic(precision: Precision) -> Iterator[None]:
-    """Sets the arithmetic of float32 matrix products for a block, and restores it."""
-    before = torch.get_float32_matmul_precision()
+    """Sets the arithmetic of float32 products and convolutions for a block, and restores it.
+
+    A GPU's convolutions take TF32 unless told otherwise, and may add up in another order each time; here they do as told,
+    in one order.
+    """
+    convolutions = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), convolutions.allow_tf32, convolutions.deterministic
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    convolutions.allow_tf32, convolutions.deterministic = precision == "tf32", True
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        convolutions.allow_tf32, convolutions.deterministic = before[1:]
 
 
 class Trainer:
@@ -94,7 +124,7 @@ class Trainer:
         Args:
             population: what to train; it is left as it is.
             dataset: with a "train" split, on the population's device.
-            spec: epochs, batch, learning rate, weight decay.
+            spec: epochs, batch, learning rate and its warm-up, weight decay, augmentation.
             learning_rates: one per member in place of the spec's.
             weight_decays: one per member in place of the spec's.
 
@@ -107,11 +137,14 @@ class Trainer:
         effective, device = population.effective(), population.device
         lr = _one_each("learning_rates", learning_rates, spec.learning_rate, population)
         decay = _one_each("weight_decays", weight_decays, spec.weight_decay, population)
+        self.learning_rate = lr
+        """Full learning rates, [member or 1]."""
         self.blocks = adamw.build(effective, lr, decay, population.asymmetry)
         views = {name: w for block in self.blocks for name, w in block.layout.views(block.weights).items()}
         self.weights = {name: views[name] for name in effective}
         self.updates = torch.zeros(1, device=device)
         self.order = torch.zeros(population.size, self.samples, dtype=torch.int32, device=device)
+        self.choices = None if spec.augment == "none" else torch.zeros_like(self.order, dtype=torch.uint8)
         self.cursor = torch.zeros(1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros(population.size, dtype=torch.float64, device=device)
 
@@ -122,16 +155,44 @@ class Trainer:
 
     def shuffled(self, epoch: int) -> Tensor:
         """Each member's order of the training images in one epoch, int32 [member, image]; it depends on its seed alone."""
-        orders = torch.empty(self.order.shape, dtype=torch.int32, pin_memory=self.order.is_cuda)
-        for row, seed in zip(orders.numpy(), self.population.design.seeds, strict=True):
-            row[:] = stream(seed, "shuffle", epoch).permutation(self.samples)
-        return orders
+        return self._of_each(
+            lambda seed: stream(seed, "shuffle", epoch).permutation(self.samples), torch.int32
+        )
+
+    def draw(self, epoch: int) -> Draws:
+        """What is random in one epoch."""
+        if self.choices is None:
+            return Draws(self.shuffled(epoch), None)
+        choices = self._of_each(
+            lambda seed: augment.draw(stream(seed, "augment", epoch), self.samples), torch.uint8
+        )
+        return Draws(self.shuffled(epoch), choices)
+
+    def _of_each(self, draw: Callable[[int], npt.NDArray[np.integer]], dtype: torch.dtype) -> Tensor:
+        """What is drawn from the seed of each member, [member, image], ready to travel to the device."""
+        drawn = torch.empty(self.order.shape, dtype=dtype, pin_memory=self.order.is_cuda)
+        for row, seed in zip(drawn.numpy(), self.population.design.seeds, strict=True):
+            row[:] = draw(seed)
+        return drawn
+
+    def begin(self, draws: Draws) -> None:
+        """Takes up the epoch that `epoch` counts: its draws and its learning rate, in place."""
+        self.order.copy_(draws.order, non_blocking=True)
+        if self.choices is not None and draws.choices is not None:
+            self.choices.copy_(draws.choices, non_blocking=True)
+        rate = self.learning_rate * self.spec.warmup(self.epoch)
+        for block in self.blocks:
+            adamw.set_rate(block, rate)
 
     def minibatch(self, size: int) -> tuple[Tensor, Tensor]:
-        """The next `size` images of each member, normalised, [member, size, *input_shape], and their labels."""
+        """The next `size` images of each member, normalised and augmented, [member, size, *input_shape], and their labels."""
         train = self.dataset.splits["train"]
-        index = self.order.index_select(1, self.cursor + torch.arange(size, device=self.cursor.device)).long()
-        return self.dataset.normalise(train.images[index]), train.labels[index]
+        at = self.cursor + torch.arange(size, device=self.cursor.device)
+        index = self.order.index_select(1, at).long()
+        images = self.dataset.normalise(train.images[index])
+        if self.choices is not None:
+            images = augment.crop_flip(images, self.choices.index_select(1, at))
+        return images, train.labels[index]
 
     def step_of(self, size: int, as_products: Collection[str] = ()) -> Callable[[], list[Product | None]]:
         """A step of every member on its next `size` images; no value leaves the device.
@@ -231,11 +292,11 @@ def fit(
     evaluator = Evaluator(population.network, trainer.dataset, stacked_buffers=population.stacked)
     with arithmetic(precision), ThreadPoolExecutor(1, "shuffle") as pool:
         advance = _stepper(trainer)
-        upcoming = pool.submit(trainer.shuffled, trainer.epoch)
+        upcoming = pool.submit(trainer.draw, trainer.epoch)
         while trainer.epoch < trainer.spec.epochs:
-            trainer.order.copy_(upcoming.result(), non_blocking=True)
+            trainer.begin(upcoming.result())
             if trainer.epoch + 1 < trainer.spec.epochs:
-                upcoming = pool.submit(trainer.shuffled, trainer.epoch + 1)
+                upcoming = pool.submit(trainer.draw, trainer.epoch + 1)
             _run_epoch(trainer, advance, watch)
             hooks.on_epoch(trainer.epoch, _epoch_metrics(trainer, evaluator))
             trainer.loss_sum.zero_()

@@ -21,7 +21,7 @@ from jobs.cli.options import LabPath, Port
 from jobs.folder import LabFolder
 from jobs.lab import running
 from jobs.migrations import MIGRATIONS
-from symcore.data.sources import MNIST_FILES
+from symcore.data.sources import SOURCES
 
 TESTED_TORCH = "2.13"
 DEFAULT_PORT = 8501
@@ -62,7 +62,7 @@ def examine(lab: LabFolder, port: int) -> Iterator[Finding]:
     yield _disk(lab.path)
     yield _database(lab)
     yield _server(lab, port)
-    yield _data(lab.data)
+    yield from _data(lab.data)
     yield _browser()
 
 
@@ -138,15 +138,15 @@ def _server(lab: LabFolder, port: int) -> Finding:
     return Finding("server", f"none; port {port} is free")
 
 
-def _data(folder: Path) -> Finding:
-    raw = folder / "MNIST" / "raw"
-    missing = [name for name in MNIST_FILES if not (raw / name).exists()]
-    if not missing:
-        return Finding("data", f"digits, mnist in {raw}")
-    advice = (
-        f"mnist is downloaded when a study needs it; without a network put {', '.join(missing)} into {raw}"
-    )
-    return Finding("data", "digits", advice)
+def _data(folder: Path) -> Iterator[Finding]:
+    for name, source in SOURCES.items():
+        if source.published.missing(folder):
+            advice = (
+                f"a study that needs it downloads it; without a network put {source.published.where(folder)}"
+            )
+            yield Finding("data", f"{name} is not here", advice)
+        else:
+            yield Finding("data", name)
 
 
 def _browser() -> Finding:

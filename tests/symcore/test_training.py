@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from symcore import adamw, asymmetry
-from symcore.data import sources
+from symcore.data import augment, sources
 from symcore.gradients import Product, gradient_program
 from symcore.networks.mlp import MLPSpec
 from symcore.population import Design, build
@@ -16,6 +16,9 @@ from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
 
 TREATMENTS = [Standard(), WAsymmetric(), SigmaAsymmetric()]
 SPEC = TrainingSpec(epochs=2, batch=100)
+WARMING = TrainingSpec(
+    epochs=4, batch=100, warmup_epochs=2, warmup_start=0.1, augment="crop_flip", weight_decay=0.3
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +30,8 @@ def population(treatment, seeds=(4, 8, 15), mask_seeds=(0,), width=16):
     return build(Design(MLPSpec(width=width), treatment, (8, 8), 10, seeds, mask_seeds))
 
 
-def trained_alone(start, digits, member, lr, decay):
-    """One member through torch's own module, loss and AdamW, raw weights and F + D * W in every forward."""
+def trained_alone(start, digits, member, lr, decay, spec=SPEC):
+    """One member through torch's own module, loss, AdamW and schedule, raw weights and F + D * W in every forward."""
     one = start.select([member])
     network = one.network
     for name, buffer in one.buffers.items():
@@ -37,10 +40,19 @@ def trained_alone(start, digits, member, lr, decay):
         )
     raw = {name: p[0].clone().requires_grad_() for name, p in one.parameters.items()}
     optimiser = torch.optim.AdamW(raw.values(), lr=lr, weight_decay=decay)
-    trainer = Trainer(one, digits, SPEC)
+    warm_up, first = spec.warmup_epochs, spec.warmup_start if spec.warmup_epochs else 1
+    growth = first ** (-1 / max(1, warm_up))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda epoch: first * growth ** min(epoch, warm_up)
+    )
+    trainer = Trainer(one, digits, spec)
     train = digits.splits["train"]
-    for epoch in range(SPEC.epochs):
-        for index in trainer.shuffled(epoch)[0].split(SPEC.batch):
+    for epoch in range(spec.epochs):
+        order, choices = trainer.draw(epoch)
+        images = digits.normalise(train.images[order[0]])
+        if choices is not None:
+            images = augment.crop_flip(images, choices[0])
+        for x, index in zip(images.split(spec.batch), order[0].split(spec.batch), strict=True):
             weights = raw
             if one.asymmetry:
                 masks = asymmetry.Asymmetry(
@@ -50,10 +62,11 @@ def trained_alone(start, digits, member, lr, decay):
                     )
                 )
                 weights = masks.apply(raw)
-            logits = torch.func.functional_call(network, weights, (digits.normalise(train.images[index]),))
+            logits = torch.func.functional_call(network, weights, (x,))
             optimiser.zero_grad()
             torch.nn.functional.cross_entropy(logits, train.labels[index]).backward()
             optimiser.step()
+        schedule.step()
     return {name: w.detach() for name, w in raw.items()}
 
 
@@ -71,6 +84,48 @@ def test_a_population_equals_its_networks_trained_one_by_one(treatment, mask_see
             expected = raw * masks[name].view_as(raw) if name in masks else raw
             got = together.parameters[name][member]  # AdamW moves what D hides; here it stays 0
             assert (got - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("spec", [WARMING, WARMING.model_copy(update={"augment": "none"})])
+def test_warm_up_and_augmentation_are_those_of_a_network_alone(spec, digits):
+    """To 1e-4 of each weight tensor's norm; what D fixes does not decay when the rate changes."""
+    start = population(WAsymmetric(), mask_seeds=(0, 1, 2))
+    together = fit(Trainer(start, digits, spec, learning_rates=[1e-3, 3e-3, 2e-3]))
+    for member, lr in enumerate([1e-3, 3e-3, 2e-3]):
+        masks = together.asymmetry.select([member]).trainable
+        for name, raw in trained_alone(start, digits, member, lr, 0.3, spec).items():
+            expected = raw * masks[name].view_as(raw) if name in masks else raw
+            got = together.parameters[name][member]
+            assert (got - expected).norm() <= 1e-4 * expected.norm()
+    for name, d in start.asymmetry.trainable.items():
+        assert torch.equal(together.effective()[name][~d], start.effective()[name][~d])
+
+
+def test_the_papers_warm_up():
+    """1e-4 times 1.259 after each of epochs 1 to 20, then constant (Lim et al. 2024, appendix E.1 and the authors' code)."""
+    spec = TrainingSpec(epochs=100, learning_rate=1e-2, warmup_epochs=20, warmup_start=0.01)
+    rates = [spec.learning_rate * spec.warmup(epoch) for epoch in range(spec.epochs)]
+    assert rates[:21] == pytest.approx([1e-4 * 1.259**epoch for epoch in range(21)], rel=2e-3)
+    assert rates[20:] == [1e-2] * 80
+
+
+def test_draws_depend_on_a_members_seed_and_the_epoch_only(digits):
+    many, few = (Trainer(population(Standard(), seeds), digits, WARMING) for seeds in [(4, 8, 15), (15, 99)])
+    for epoch in range(2):
+        for drawn, again in zip(many.draw(epoch), few.draw(epoch), strict=True):
+            assert torch.equal(drawn[2], again[0])
+            assert not torch.equal(drawn[1], again[0])
+    for drawn, later in zip(many.draw(0), many.draw(1), strict=True):
+        assert not torch.equal(drawn, later)
+
+
+def test_an_augmented_minibatch_compiles_whole(digits):
+    """No shape depends on data and nothing is read back, so that a GPU can capture it."""
+    trainer = Trainer(population(Standard()), digits, WARMING)
+    trainer.begin(trainer.draw(0))
+    compiled = torch.compile(trainer.minibatch, fullgraph=True, dynamic=False, backend="eager")
+    for got, expected in zip(compiled(10), trainer.minibatch(10), strict=True):
+        assert torch.equal(got, expected)
 
 
 def test_a_member_does_not_depend_on_its_neighbours(digits):
@@ -101,19 +156,23 @@ def stop_after(looks: int):
     return lambda: next(counter) >= looks
 
 
-@pytest.mark.parametrize("treatment", TREATMENTS, ids=lambda t: t.kind)
-def test_resumed_equals_undisturbed_bit_for_bit(treatment, digits, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("treatment", "spec"),
+    [*((treatment, SPEC) for treatment in TREATMENTS), (WAsymmetric(), WARMING)],
+    ids=[*(treatment.kind for treatment in TREATMENTS), "warm-up and augmentation"],
+)
+def test_resumed_equals_undisturbed_bit_for_bit(treatment, spec, digits, tmp_path, monkeypatch):
     """Stopped in mid-epoch over and over, weights and every reported number are those of one undisturbed run."""
     monkeypatch.setattr("symcore.training._Watch.INTERVAL", 0.0)
     told: dict[int, dict] = {}
-    undisturbed = fit(Trainer(population(treatment), digits, SPEC), hooks=Hooks(on_epoch=told.__setitem__))
+    undisturbed = fit(Trainer(population(treatment), digits, spec), hooks=Hooks(on_epoch=told.__setitem__))
     told_again: dict[int, dict] = {}
     stops = 0
     while True:
         hooks = Hooks(on_epoch=told_again.__setitem__, stopping=stop_after(6))
         try:
             resumed = fit(
-                Trainer(population(treatment), digits, SPEC),
+                Trainer(population(treatment), digits, spec),
                 checkpoint=tmp_path / "c.safetensors",
                 hooks=hooks,
             )
@@ -175,16 +234,21 @@ def test_gradients_left_as_products_multiply_out_to_the_gradients(digits):
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="runs on a GPU; there is none here")
 FUSED = TrainingSpec(epochs=2, batch=64)
+FUSED_WARMING = WARMING.model_copy(update={"batch": 64})
 
 
 @needs_gpu
-@pytest.mark.parametrize("treatment", TREATMENTS, ids=lambda t: t.kind)
+@pytest.mark.parametrize(
+    ("treatment", "spec"),
+    [*((treatment, FUSED) for treatment in TREATMENTS), (WAsymmetric(), FUSED_WARMING)],
+    ids=[*(treatment.kind for treatment in TREATMENTS), "warm-up and augmentation"],
+)
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("tf32", 1e-2)])
-def test_captured_steps_on_a_gpu_equal_the_cpu(treatment, precision, tolerance, digits):
+def test_captured_steps_on_a_gpu_equal_the_cpu(treatment, spec, precision, tolerance, digits):
     """To a part of each weight tensor's norm after two epochs; in TF32 the matrices of this width and batch are updated in the product."""
     start = population(treatment, width=128)
-    on_cpu = fit(Trainer(start, digits, FUSED))
-    on_gpu = fit(Trainer(start.to("cuda"), digits.to("cuda"), FUSED), precision=precision)
+    on_cpu = fit(Trainer(start, digits, spec))
+    on_gpu = fit(Trainer(start.to("cuda"), digits.to("cuda"), spec), precision=precision)
     for name, weights in on_cpu.effective().items():
         assert (on_gpu.effective()[name].cpu() - weights).norm() <= tolerance * weights.norm(), name
 
