@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -71,7 +72,10 @@ class Form:
         with st.container(border=True):
             st.markdown(f"**{field.label}**", help=field.help or None)
             if len(field.control.members) > 1 or field.optional:
-                self._choice(field, Choice(tuple(field.control.members)))
+                names = {
+                    kind: getattr(member, "label", kind) for kind, member in field.control.members.items()
+                }
+                self._choice(field, Choice(tuple(names)), lambda kind: names.get(kind) or _option(kind))
             member = self.values[field.key]
             if member is not None:
                 self._draw(fields.subfields(field, member), across=2)
@@ -98,14 +102,14 @@ class Form:
                 st.text_input(**common, value=given, placeholder=empty)
         self._error(field)
 
-    def _choice(self, field: Field, control: Choice) -> None:
+    def _choice(self, field: Field, control: Choice, spoken: Callable[[Any], str] | None = None) -> None:
         given = self._given[field.key]
         options = [*([None] if field.optional else []), *control.options]
         st.selectbox(
             field.label,
             options,
             index=options.index(given),
-            format_func=_option,
+            format_func=spoken or _option,
             key=self._key(field.key),
             help=_help(field),
         )

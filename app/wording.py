@@ -52,7 +52,11 @@ def count(number: int, noun: str) -> str:
 
 
 def network(spec: Mapping[str, Any], data: str) -> str:
-    """A network by its layers, "MLP 64-128-128-128-10"; another kind by its name."""
+    """A network by its size: "MLP 64-128-128-128-10", "ResNet20, width 1", "GRU 64"; another kind by its name."""
+    if spec["kind"] == "recurrent":
+        return f"{spec['cell'].upper()} {spec['width']}"
+    if spec["kind"] == "resnet":
+        return f"ResNet{spec['depth']}, width {spec['width']:g}"
     if spec["kind"] != "mlp" or data not in SOURCES:
         return str(spec["kind"])
     source = SOURCES[data]
@@ -62,7 +66,9 @@ def network(spec: Mapping[str, Any], data: str) -> str:
     return "MLP " + "-".join(map(str, [inputs, *[spec["width"]] * spec["depth"], source.classes]))
 
 
-DATA_NAMES = {"digits": "Digits", "mnist": "MNIST"}
+def data_title(name: str) -> str:
+    """A data set by its title; one that this version does not know by its name."""
+    return SOURCES[name].title if name in SOURCES else name
 
 
 def study_title(title: str, spec: Mapping[str, Any]) -> str:
@@ -73,7 +79,7 @@ def study_title(title: str, spec: Mapping[str, Any]) -> str:
         run = registry.run_spec(spec)
         return registry.kind_of(run).title(run)
     if "data" in spec and "network" in spec:
-        return f"{DATA_NAMES.get(spec['data'], spec['data'])}, {network(spec['network'], spec['data'])}"
+        return f"{data_title(spec['data'])}, {network(spec['network'], spec['data'])}"
     return kind_title(spec["kind"])
 
 
@@ -119,6 +125,7 @@ LABELS = {
     "w": "W-Asymmetric networks",
     "sigma": "σ-Asymmetric networks",
     "restarts": "Restarts of Git Re-Basin",
+    "form": "What is fixed",
     "n_fix": "Fixed weights per row",
     "kappa": "κ of fixed weights",
     "std": "Standard deviation of F",
@@ -126,6 +133,9 @@ LABELS = {
     "pairs": "Pairs per treatment",
     "block": "Pairs per run",
     "mask_per_pair": "New masks for each pair",
+    "networks": "Networks per treatment",
+    "surfaces": "Random planes per treatment",
+    "cells": "Cells along a side",
 }
 """Labels of fields whose names are the field's symbols; others are labelled by their names."""
 

@@ -18,6 +18,7 @@ from jobs.specs import refusal
 from symcore import asymmetry
 from symcore.data.sources import SOURCES
 from symcore.networks.registry import NetworkSpec
+from symcore.networks.shapes import layers, output_shapes
 from symcore.settings import Settings
 from symcore.treatments import Treatment, WAsymmetric
 
@@ -76,15 +77,8 @@ class Size:
 def size(network: NetworkSpec, data: str) -> Size:
     """Counts parameters, activations and operations of one network on one image."""
     module = blueprint(network, data)
-    outputs: list[int] = []
-    hooks = [
-        layer.register_forward_hook(lambda _layer, _in, out: outputs.append(out.numel()))
-        for layer in module.modules()
-        if not list(layer.children())
-    ]
     image = torch.zeros(1, *SOURCES[data].input_shape, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(image)
-    for hook in hooks:
-        hook.remove()
-    return Size(sum(p.numel() for p in module.parameters()), sum(outputs), counter.get_total_flops())
+    with FlopCounterMode(display=False) as counter:
+        outputs = output_shapes(module, layers(module), image)
+    activations = sum(shape.numel() for shape in outputs.values())
+    return Size(sum(p.numel() for p in module.parameters()), activations, counter.get_total_flops())

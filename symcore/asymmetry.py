@@ -1,7 +1,8 @@
 """Asymmetry as a transformation of parameters: effective weight = F + D * W, fixed once and shared by all networks.
 
 W-Asymmetric networks (Lim et al. 2024, section 3.1) take D as a binary mask with `n_fix` zeros per row and F as random
-constants where D is 0. Networks stay ordinary modules in standard form.
+constants where D is 0. A row is what makes one neuron or output channel: [in] of a linear layer, [in, k, k] of a
+convolution. Networks stay ordinary modules in standard form.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from symcore.networks.recurrent import HIDDEN_MAP
 from symcore.randomness import stream
-from symcore.treatments import WAsymmetric
+from symcore.treatments import Form, WAsymmetric
 
 Parameters = dict[str, Tensor]
 T = TypeVar("T")
@@ -30,6 +32,8 @@ class Asymmetry:
 
     trainable: Parameters
     fixed: Parameters
+    stacked: bool = False
+    """Whether D and F are the members' own, [member, *shape]."""
 
     def apply(self, raw: Mapping[str, Tensor]) -> Parameters:
         """Effective parameters F + D * W, for single ([*shape]) or stacked ([member, *shape]) parameters."""
@@ -47,35 +51,60 @@ class Asymmetry:
 
     def select(self, members: Sequence[int]) -> Asymmetry:
         """The asymmetry of some members, in the given order; what is shared stays shared."""
-
-        def pick(values: Parameters, shapes: Parameters) -> Parameters:
-            stacked = {name for name, f in shapes.items() if f.ndim > 2}
-            return {name: v[list(members)] if name in stacked else v for name, v in values.items()}
-
-        return replace(self, trainable=pick(self.trainable, self.fixed), fixed=pick(self.fixed, self.fixed))
+        if not self.stacked:
+            return self
+        index = list(members)
+        return replace(
+            self,
+            trainable={name: d[index] for name, d in self.trainable.items()},
+            fixed={name: f[index] for name, f in self.fixed.items()},
+        )
 
     def to(self, device: torch.device | str) -> Asymmetry:
         """The same asymmetry on another device."""
-        return Asymmetry(
-            {name: d.to(device) for name, d in self.trainable.items()},
-            {name: f.to(device) for name, f in self.fixed.items()},
+        return replace(
+            self,
+            trainable={name: d.to(device) for name, d in self.trainable.items()},
+            fixed={name: f.to(device) for name, f in self.fixed.items()},
         )
 
 
 @dataclass(frozen=True)
 class MaskedLayer:
-    """What W-Asymmetry does to one weight matrix [rows, fan_in]."""
+    """What W-Asymmetry does to one weight, [row, in] or [row, in, k, k]."""
 
     name: str
-    rows: int
-    fan_in: int
+    shape: tuple[int, ...]
     n_fix: int
     kappa: float
+    form: Form = "entry"
+
+    @property
+    def rows(self) -> int:
+        """Neurons or output channels."""
+        return self.shape[0]
+
+    @property
+    def choices(self) -> int:
+        """Of how many entries or filters of a row `n_fix` are fixed."""
+        return _choices(self.shape, self.form)
 
 
-def weight_matrices(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Rows and fan-in of every weight matrix in order; biases and norm parameters are never fixed (section 3.1)."""
-    return {name: (p.shape[0], p.shape[1]) for name, p in network.named_parameters() if p.ndim == 2}
+def fan_in(shape: Sequence[int]) -> int:
+    """Entries in a row of a weight [row, *rest]."""
+    return math.prod(shape[1:])
+
+
+def _choices(shape: Sequence[int], form: Form) -> int:
+    return shape[1] if form == "filter" else fan_in(shape)
+
+
+def weight_matrices(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of all weights of linear layers and convolutions in order, [row, in, ...].
+
+    Biases and norm parameters are never fixed (section 3.1).
+    """
+    return {name: tuple(p.shape) for name, p in network.named_parameters() if p.ndim >= 2}
 
 
 def _per_layer(field: str, given: tuple[T, ...] | None, default: list[T], names: list[str]) -> list[T]:
@@ -87,62 +116,109 @@ def _per_layer(field: str, given: tuple[T, ...] | None, default: list[T], names:
     return list(given)
 
 
-def layers(matrices: Mapping[str, tuple[int, int]], treatment: WAsymmetric) -> list[MaskedLayer]:
+def layers(matrices: Mapping[str, tuple[int, ...]], treatment: WAsymmetric) -> list[MaskedLayer]:
     """Settles `n_fix` and `kappa` for each weight matrix and checks that the masks can be built.
 
     Raises:
         ValueError: naming the field, its value and what is accepted.
     """
-    names = list(matrices)
-    fan_ins = [fan_in for _, fan_in in matrices.values()]
-    n_fix = _per_layer(
-        "n_fix", treatment.n_fix, [max(1, f // 8) for f in fan_ins[:-1]] + [fan_ins[-1] // 2], names
-    )
-    ends = [1.0, 0.5, 0.25]
-    kappa = _per_layer("kappa", treatment.kappa, ([1.0] * len(names) + ends)[-len(names) :], names)
+    names, shapes, form = list(matrices), list(matrices.values()), treatment.form
+    recurrent = [name.endswith(HIDDEN_MAP) for name in names]
+    numbers, deviations = _recurrent(shapes, recurrent) if any(recurrent) else _as_in_paper(shapes, form)
+    n_fix = _per_layer("n_fix", treatment.n_fix, numbers, names)
+    kappa = _per_layer("kappa", treatment.kappa, deviations, names)
     settled = [
-        MaskedLayer(name, *matrices[name], n, k) for name, n, k in zip(names, n_fix, kappa, strict=True)
+        MaskedLayer(name, matrices[name], n, k, form) for name, n, k in zip(names, n_fix, kappa, strict=True)
     ]
     for layer in settled:
         _check(layer)
     return settled
 
 
+def _as_in_paper(shapes: Sequence[tuple[int, ...]], form: Form) -> tuple[list[int], list[float]]:
+    """`n_fix` and `kappa` for each weight: those of Lim et al. 2024, appendix E.1, carried over to other sizes."""
+    if any(len(shape) > 2 for shape in shapes):
+        return _as_in_resnet(shapes, form), [2.0] * len(shapes)
+    fan_ins = [fan_in(shape) for shape in shapes]
+    ends = [1.0, 0.5, 0.25]
+    kappa = ([1.0] * len(shapes) + ends)[-len(shapes) :]
+    return [*(max(1, f // 8) for f in fan_ins[:-1]), fan_ins[-1] // 2], kappa
+
+
+def _recurrent(shapes: Sequence[tuple[int, ...]], recurrent: Sequence[bool]) -> tuple[list[int], list[float]]:
+    """Half of each row; what is fixed of a map from the hidden state has spectral radius about 0.9, so states stay bounded.
+
+    With the paper's kappa of 1 that radius is sqrt(n_fix), and training fails. The last map is the readout.
+    """
+    numbers = [max(1, fan_in(shape) // 2) for shape in shapes]
+    kappa = [0.9 / math.sqrt(n) if own else 1.0 for n, own in zip(numbers, recurrent, strict=True)]
+    return numbers, [*kappa[:-1], 0.25]
+
+
+def _as_in_resnet(shapes: Sequence[tuple[int, ...]], form: Form) -> list[int]:
+    """The first convolution fixes 12 of 27 entries, the others 4 filters' worth; twice the channels, 2 filters more.
+
+    That is ResNet20. At 8 times the width the paper fixes 3 times as many, so all of the first convolution.
+    """
+    first = next(place for place, shape in enumerate(shapes) if len(shape) > 2)
+    channels = shapes[first][0]
+    width = channels / 16
+    factor = round(math.sqrt(width)) if width >= 1 else width
+
+    def share(place: int, shape: tuple[int, ...]) -> float:
+        if place == first:
+            return factor * 12 / 27
+        features = shape[0] if len(shape) > 2 else shape[1]
+        return factor * (4 + 2 * math.log2(features / channels)) / shape[1]
+
+    choices = [_choices(shape, form) for shape in shapes]
+    numbers = [
+        round(share(place, shape) * n) for place, (shape, n) in enumerate(zip(shapes, choices, strict=True))
+    ]
+    return [min(n, max(1, number)) for n, number in zip(choices, numbers, strict=True)]
+
+
 def _check(layer: MaskedLayer) -> None:
-    if layer.n_fix > layer.fan_in:
-        msg = f"n_fix: {layer.n_fix} for {layer.name} is more than its fan-in; accepted: 0 to {layer.fan_in}"
+    what = "input filters" if layer.form == "filter" else "weights"
+    if layer.n_fix > layer.choices:
+        limit = f"{layer.choices} {what}" if layer.form == "filter" else "fan-in"
+        msg = (
+            f"n_fix: {layer.n_fix} for {layer.name} is more than its {limit}; accepted: 0 to {layer.choices}"
+        )
         raise ValueError(msg)
-    possible = math.comb(layer.fan_in, layer.n_fix)
+    possible = math.comb(layer.choices, layer.n_fix)
     if layer.kappa == 0 and possible < layer.rows:
         msg = (
-            f"n_fix: {layer.n_fix} of {layer.fan_in} weights can be chosen in {possible} ways, too few to tell the "
+            f"n_fix: {layer.n_fix} of {layer.choices} {what} can be chosen in {possible} ways, too few to tell the "
             f"{layer.rows} rows of {layer.name} apart; choose another n_fix, or kappa above 0 (kappa: {layer.kappa:g})"
         )
         raise ValueError(msg)
 
 
 def mask(layer: MaskedLayer, rng: np.random.Generator) -> Tensor:
-    """D for one layer, bool [rows, fan_in]: exactly `n_fix` zeros per row, rows distinct wherever that is possible."""
-    rows, fan_in, n_fix = layer.rows, layer.fan_in, layer.n_fix
-    possible = math.comb(fan_in, n_fix)
+    """D for one layer, bool [*shape]: `n_fix` zeros (or filters) per row, rows distinct wherever that is possible."""
+    rows, choices, n_fix = layer.rows, layer.choices, layer.n_fix
+    possible = math.comb(choices, n_fix)
     if rows <= possible <= 8 * rows:  # few subsets: drawing without replacement beats drawing until distinct
-        subsets = np.array(list(combinations(range(fan_in), n_fix)), dtype=np.int64).reshape(possible, n_fix)
+        subsets = np.array(list(combinations(range(choices), n_fix)), dtype=np.int64).reshape(possible, n_fix)
         zeros = subsets[rng.permutation(possible)[:rows]]
     else:
-        zeros = _subsets(rows, fan_in, n_fix, rng)
+        zeros = _subsets(rows, choices, n_fix, rng)
         while possible >= rows and len(repeated := _repeated(zeros)):
-            zeros[repeated] = _subsets(len(repeated), fan_in, n_fix, rng)
-    trainable = np.ones((rows, fan_in), dtype=bool)
+            zeros[repeated] = _subsets(len(repeated), choices, n_fix, rng)
+    trainable = np.ones((rows, choices), dtype=bool)
     np.put_along_axis(trainable, zeros, values=False, axis=1)
-    return torch.from_numpy(trainable)
+    whole = np.repeat(trainable, fan_in(layer.shape) // choices, axis=1)
+    return torch.from_numpy(whole.reshape(layer.shape))
 
 
 def _subsets(
-    rows: int, fan_in: int, n_fix: int, rng: np.random.Generator
+    rows: int, choices: int, n_fix: int, rng: np.random.Generator
 ) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """A uniform random `n_fix`-subset of the columns for each row, sorted: [rows, n_fix]."""
-    order = rng.random((rows, fan_in)).argsort(axis=1)
-    return np.sort(order[:, :n_fix], axis=1)
+    """A uniform random `n_fix`-subset of the choices for each row, sorted: [rows, n_fix]."""
+    keys = rng.random((rows, choices))
+    smallest = np.argpartition(keys, n_fix - 1, axis=1) if 0 < n_fix < choices else keys.argsort(axis=1)
+    return np.sort(smallest[:, :n_fix], axis=1)
 
 
 def _repeated(
@@ -162,7 +238,7 @@ def draw(network: nn.Module, treatment: WAsymmetric, seed: int) -> Asymmetry:
     trainable, fixed = {}, {}
     for index, layer in enumerate(layers(weight_matrices(network), treatment)):
         trainable[layer.name] = mask(layer, stream(seed, "mask", index))
-        constants = stream(seed, "fixed", index).standard_normal((layer.rows, layer.fan_in)) * layer.kappa
+        constants = stream(seed, "fixed", index).standard_normal(layer.shape) * layer.kappa
         fixed[layer.name] = torch.from_numpy(constants).float() * ~trainable[layer.name]
     return Asymmetry(trainable, fixed)
 
@@ -173,6 +249,7 @@ def stack(asymmetries: Sequence[Asymmetry]) -> Asymmetry:
     return Asymmetry(
         {name: torch.stack([a.trainable[name] for a in asymmetries]) for name in names},
         {name: torch.stack([a.fixed[name] for a in asymmetries]) for name in names},
+        stacked=True,
     )
 
 
@@ -202,5 +279,5 @@ def trainable_count(network: nn.Module, asymmetry: Asymmetry | None) -> int:
     total = sum(p.numel() for p in network.parameters())
     if asymmetry is None:
         return total
-    masks = (d if d.ndim == 2 else d[0] for d in asymmetry.trainable.values())
+    masks = (d[0] if asymmetry.stacked else d for d in asymmetry.trainable.values())
     return total - sum(int((~d).sum()) for d in masks)

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from symcore.networks.mlp import ACTIVATIONS
+from symcore.networks.recurrent import Candidate
+from symcore.networks.shapes import output_shapes
 from symcore.randomness import stream
 
 
 class FiGLU(nn.Module):
-    """Gates each feature by a fixed random mixture of all: [..., d] -> [..., d]; F is a buffer, never trained."""
+    """Gates each feature by a fixed random mixture of all; F is a buffer, never trained.
+
+    F [d, d] mixes vectors [..., d]; F [d, d, 1, 1] mixes the channels of feature maps [batch, d, h, w].
+    """
 
     def __init__(self, fixed: Tensor) -> None:
         super().__init__()
         self.register_buffer("fixed", fixed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """sigmoid(F x) * x along the last axis."""
+        """sigmoid(F x) * x, in the shape of x."""
         fixed: Tensor = self.get_buffer("fixed")
-        return torch.sigmoid(nn.functional.linear(x, fixed)) * x
+        mix = nn.functional.conv2d if fixed.ndim == 4 else nn.functional.linear
+        return torch.sigmoid(mix(x, fixed)) * x
 
 
-def fixed_gate(width: int, std: float | None, seed: int, layer: int) -> Tensor:
-    """F for one layer, [width, width] with i.i.d. normal entries of the given standard deviation (1/sqrt(width))."""
+def fixed_gate(shape: Sequence[int], std: float | None, seed: int, layer: int) -> Tensor:
+    """F for features [batch, ..., d] or [batch, d, h, w], with i.i.d. normal entries of the given standard deviation.
+
+    None given, it is 1/sqrt(d).
+    """
+    maps = len(shape) == 4
+    width = shape[1] if maps else shape[-1]
     draw = stream(seed, "figlu", layer).standard_normal((width, width))
-    return torch.from_numpy(draw * (width**-0.5 if std is None else std)).float()
+    fixed = torch.from_numpy(draw * (width**-0.5 if std is None else std)).float()
+    return fixed[:, :, None, None] if maps else fixed
 
 
 def replace_activations(network: nn.Module, example: Tensor, std: float | None, seed: int) -> list[str]:
@@ -39,30 +51,12 @@ def replace_activations(network: nn.Module, example: Tensor, std: float | None, 
     Raises:
         ValueError: if the network has no activation module that could be replaced.
     """
-    widths = _activation_widths(network, example)
-    if not widths:
+    kinds = (*ACTIVATIONS.values(), Candidate)
+    activations = [name for name, m in network.named_modules() if isinstance(m, kinds)]
+    shapes = output_shapes(network, activations, example)
+    if not shapes:
         msg = f"{type(network).__name__} has no activation to replace; FiGLU takes the place of {', '.join(ACTIVATIONS)}"
         raise ValueError(msg)
-    for layer, (name, width) in enumerate(widths.items()):
-        network.set_submodule(name, FiGLU(fixed_gate(width, std, seed, layer)))
-    return list(widths)
-
-
-def _activation_widths(network: nn.Module, example: Tensor) -> dict[str, int]:
-    """Size of the last axis that each activation module puts out, in the order in which they run."""
-    widths: dict[str, int] = {}
-
-    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            widths.setdefault(name, output.shape[-1])
-
-        return hook
-
-    kinds = tuple(ACTIVATIONS.values())
-    modules = [(name, m) for name, m in network.named_modules() if isinstance(m, kinds)]
-    hooks = [module.register_forward_hook(record(name)) for name, module in modules]
-    with torch.no_grad():
-        network(example)
-    for hook in hooks:
-        hook.remove()
-    return widths
+    for layer, (name, shape) in enumerate(shapes.items()):
+        network.set_submodule(name, FiGLU(fixed_gate(shape, std, seed, layer)))
+    return list(shapes)

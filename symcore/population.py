@@ -33,7 +33,7 @@ class Design:
     input_shape: tuple[int, ...]
     classes: int
     seeds: tuple[int, ...]
-    """One per member; it seeds initialisation and shuffling."""
+    """One per member; it seeds initialisation, shuffling and augmentation."""
     mask_seeds: tuple[int, ...] = (0,)
     """Seeds of masks, fixed weights and FiGLU's F: one shared by all members, or one per member."""
 
@@ -192,7 +192,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Population:
             group, name = key.split("/", 1)
             groups[group][name] = file.get_tensor(key)
     network, _ = _form(design, design.mask_seeds[0])
-    masked = Asymmetry(groups["trainable"], groups["fixed"]) if groups["fixed"] else None
+    stacked = len(design.mask_seeds) > 1
+    masked = Asymmetry(groups["trainable"], groups["fixed"], stacked) if groups["fixed"] else None
     order = dict(network.named_parameters())
     population = Population(
         design=design,

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from symcore.settings import Settings
 
+Form = Literal["entry", "filter"]
+"""Whether single weights of a row [in, k, k] are fixed, or whole filters [k, k]."""
+
 
 class Standard(Settings):
     """The network as it is, with all its permutation symmetries."""
@@ -23,10 +26,12 @@ class WAsymmetric(Settings):
     label: ClassVar[str] = "W-Asymmetric"
 
     kind: Literal["w_asymmetric"] = "w_asymmetric"
+    form: Form = "entry"
+    """What is fixed: single weights, or whole filters, which are all weights that read one input channel."""
     n_fix: tuple[Annotated[int, Field(ge=0)], ...] | None = None
-    """Fixed weights per row, one number per weight matrix; none given: fan-in / 8, last layer fan-in / 2."""
+    """How many in each row, one number per weight matrix; none given: fan-in / 8, last layer fan-in / 2; with convolutions as in the paper's ResNet20, in recurrent networks half of each row."""
     kappa: tuple[Annotated[float, Field(ge=0, le=1e3)], ...] | None = None
-    """Standard deviation of the fixed weights, one per weight matrix; none given: 1, the last two 1/2 and 1/4."""
+    """Standard deviation of the fixed weights, one per weight matrix; none given: 1, the last two 1/2 and 1/4; with convolutions 2; for maps from a hidden state 0.9 / sqrt(n_fix)."""
 
 
 class SigmaAsymmetric(Settings):
@@ -36,7 +41,7 @@ class SigmaAsymmetric(Settings):
 
     kind: Literal["sigma_asymmetric"] = "sigma_asymmetric"
     std: float | None = Field(default=None, gt=0, le=1e3)
-    """Standard deviation of F's entries; none given: 1 / sqrt(width). The paper's MNIST code uses 1."""
+    """Standard deviation of F's entries; none given: 1 / sqrt(width), in feature maps 1 / sqrt(channels). The paper's MNIST code uses 1."""
 
 
 Treatment = Annotated[Standard | WAsymmetric | SigmaAsymmetric, Field(discriminator="kind")]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
-from cyclopts.argument import ArgumentCollection
+from cyclopts.argument import Argument, ArgumentCollection
 from cyclopts.config import Dict
 from rich.console import Console
 
 from jobs import registry
 from jobs.cli.errors import ExitCode
+from jobs.cli.flags import readable
 from jobs.cli.help import Formatter
 from jobs.cli.options import LabPath, Title
 from jobs.cli.watch import finish
 from jobs.folder import LabFolder, LabUnusableError
 from jobs.lab import Lab, running
-from jobs.specs import StudySpec
+from jobs.specs import StudySpec, changes
 
 PRESET_HELP = "Values for the flags that are left out; docs/settings.md lists them."
 DATASET_HELP = "The same as --data."
@@ -35,8 +36,18 @@ def preset_values(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
     chosen = by_name["--preset"].tokens
     preset = study.PRESETS.get(chosen[0].value if chosen else "laptop")
     if preset is not None:  # an unknown name is refused with the accepted ones when the flags are converted
-        values = preset.model_dump(mode="json", exclude_defaults=True)
+        values = {
+            name: value
+            for name, value in changes(preset).items()
+            if not _of_other_kind(name, preset, by_name)
+        }
         Dict(data=values, source="preset", use_commands_as_keys=False)(app, commands, arguments)
+
+
+def _of_other_kind(name: str, preset: StudySpec, flags: Mapping[str, Argument]) -> bool:
+    """Whether a preset's setting is of a member of a union in whose place another was chosen."""
+    kind = flags.get(f"--{name}.kind")
+    return kind is not None and any(token.value != getattr(preset, name).kind for token in kind.tokens)
 
 
 app = App(
@@ -88,7 +99,7 @@ def _command(study: registry.Study) -> Callable[..., int]:
     command.__annotations__ |= {
         "preset": Annotated[presets, Parameter(help=PRESET_HELP)],
         "dataset": Annotated[str | None, Parameter(help=DATASET_HELP)],
-        "spec": Annotated[spec_type, Parameter(name="*", group="Settings")],
+        "spec": Annotated[readable(spec_type), Parameter(name="*", group="Settings")],
         "title": Title,
         "detach": Annotated[
             bool, Parameter(negative=(), help="Hand the study to the running lab and return.")

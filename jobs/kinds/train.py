@@ -40,7 +40,7 @@ class Spec(DataRunSpec):
     training: TrainingSpec
     """How they are trained."""
     seeds: tuple[Seed, ...] = Field(min_length=1, max_length=10_000)
-    """One per network; it seeds initialisation and shuffling."""
+    """One per network; it seeds initialisation, shuffling and augmentation."""
     mask_seeds: tuple[Seed, ...] = ()
     """Seeds of masks, fixed weights and FiGLU's F: one for all networks or one each; none for standard networks."""
     precision: Precision = "float32"

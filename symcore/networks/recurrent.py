@@ -13,6 +13,9 @@ from torch import Tensor, nn, sigmoid, tanh
 
 from symcore.settings import Settings
 
+HIDDEN_MAP = ".hidden.weight"
+"""How the names of maps from the hidden state end."""
+
 
 class Gate(nn.Module):
     """Input of one gate, [batch, in] and [batch, hidden] -> [batch, hidden]."""
@@ -28,6 +31,10 @@ class Gate(nn.Module):
         """W x + U h + b."""
         out: Tensor = self.input(x) + self.hidden(h)
         return out
+
+
+class Candidate(nn.Identity):
+    """Where a candidate for the state passes before tanh; sigma-Asymmetric networks have FiGLU here."""
 
 
 class Cell(nn.Module):
@@ -47,11 +54,11 @@ class TanhCell(Cell):
     def __init__(self, in_features: int, width: int) -> None:
         super().__init__()
         self.candidate = Gate(in_features, width)
-        self.squash = nn.Tanh()
+        self.bend = Candidate()
 
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """The next hidden state."""
-        return (self.squash(self.candidate(x, state[0])),)
+        return (tanh(self.bend(self.candidate(x, state[0]))),)
 
 
 class GRUCell(Cell):
@@ -60,13 +67,13 @@ class GRUCell(Cell):
     def __init__(self, in_features: int, width: int) -> None:
         super().__init__()
         self.reset, self.update, self.candidate = (Gate(in_features, width) for _ in range(3))
-        self.squash = nn.Tanh()
+        self.bend = Candidate()
 
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """The next hidden state."""
         (h,) = state
         r, z = sigmoid(self.reset(x, h)), sigmoid(self.update(x, h))
-        n = self.squash(self.candidate.input(x) + r * self.candidate.hidden(h))
+        n = tanh(self.bend(self.candidate.input(x) + r * self.candidate.hidden(h)))
         return ((1 - z) * n + z * h,)
 
 
@@ -78,13 +85,13 @@ class LSTMCell(Cell):
     def __init__(self, in_features: int, width: int) -> None:
         super().__init__()
         self.enter, self.forget, self.candidate, self.output = (Gate(in_features, width) for _ in range(4))
-        self.squash = nn.Tanh()
+        self.bend = Candidate()
 
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """The next hidden state and memory."""
         h, c = state
         i, f, o = (sigmoid(gate(x, h)) for gate in (self.enter, self.forget, self.output))
-        c = f * c + i * self.squash(self.candidate(x, h))
+        c = f * c + i * tanh(self.bend(self.candidate(x, h)))
         return o * tanh(c), c
 
 

@@ -191,6 +191,74 @@ def _layer_norm(axes: AxisClasses, call: Call) -> Axes:
     return x
 
 
+@rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
+def _convolution(axes: AxisClasses, call: Call) -> Axes:
+    """[..., in, *positions] with weight [out, in, *kernel] -> [..., out, *positions]; positions have an order."""
+    x, weight, bias = call.arguments["input"], call.arguments["weight"], call.arguments["bias"]
+    leading, channel, positions = _features(x, len(weight) - 2)
+    axes.pin((*positions, *weight[2:]))
+    if bias is not None:
+        axes.tie(weight[0], bias[0])
+    if call.arguments["groups"] == 1:
+        axes.tie(channel, weight[1])
+    else:
+        reason = f"{call.place} has several groups of channels and works on neurons that can be permuted"
+        axes.refuse((channel, weight[0], weight[1]), reason)
+    return (*leading, weight[0], *axes.pinned(call.shape[len(leading) + 1 :]))
+
+
+def _features(x: Axes, dimensions: int) -> tuple[Axes, Axis, Axes]:
+    """The axes of feature maps with so many dimensions: those before the channels, the channels, the positions."""
+    place = len(x) - dimensions - 1
+    return x[:place], x[place], x[place + 1 :]
+
+
+def _pooling(dimensions: int) -> Rule:
+    """Every channel is pooled alike, over neighbouring positions."""
+
+    def pool(axes: AxisClasses, call: Call) -> Axes:
+        leading, channel, positions = _features(call.arguments["input"], dimensions)
+        axes.pin(positions)
+        return (*leading, channel, *axes.pinned(call.shape[len(leading) + 1 :]))
+
+    return pool
+
+
+for _dimensions in (1, 2, 3):
+    rule(*(f"aten.{name}_pool{_dimensions}d" for name in ("avg", "max", "adaptive_avg")))(
+        _pooling(_dimensions)
+    )
+
+
+def _with_affine_channels(axes: AxisClasses, call: Call) -> Axes:
+    """The input [batch, channel, ...]; scale and shift [channel] belong to its channels."""
+    x: Axes = call.arguments["input"]
+    for affine in (call.arguments["weight"], call.arguments["bias"]):
+        if affine is not None:
+            axes.tie(affine[0], x[1])
+    return x
+
+
+@rule("aten.group_norm")
+def _group_norm(axes: AxisClasses, call: Call) -> Axes:
+    """Mean and variance of a group do not depend on the order; one group is all channels, or each channel is one."""
+    x = _with_affine_channels(axes, call)
+    if call.arguments["num_groups"] not in {1, x[1].size}:
+        reason = f"{call.place} has several groups of channels and works on neurons that can be permuted"
+        axes.refuse(x[1:2], reason)
+    return x
+
+
+@rule("aten.batch_norm")
+def _batch_norm(axes: AxisClasses, call: Call) -> Axes:
+    """Each channel by itself; running statistics are buffers, which would have to be permuted too."""
+    x = _with_affine_channels(axes, call)
+    if call.arguments["running_mean"] is not None:
+        reason = f"{call.place} has running statistics, buffers that no permutation reaches, for neurons that can be permuted"
+        axes.refuse(x[1:2], reason)
+    return x
+
+
 @rule("aten.sum", "aten.mean", "aten.amax", "aten.amin")
 def _reduce(axes: AxisClasses, call: Call) -> Axes:
     """Reduced axes vanish, or stay with size 1."""

@@ -9,6 +9,9 @@ import pytest
 from app import wording
 from jobs.kinds import train
 from jobs.studies import lmc
+from symcore.networks.mlp import MLPSpec
+from symcore.networks.recurrent import RecurrentSpec
+from symcore.networks.resnet import ResNetSpec
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -56,6 +59,16 @@ def test_a_study_is_named_by_its_data_and_layers_unless_it_has_a_name() -> None:
     assert wording.study_title("Width sweep", spec) == "Width sweep"
     run = lmc.expand(lmc.PRESETS["paper"])[0].spec
     assert wording.study_title("", run.model_dump(mode="json")) == train.title(run)
+
+
+def test_a_network_is_named_by_its_kind_and_size() -> None:
+    for network, name in [
+        (MLPSpec(width=16, depth=2), "MLP 64-16-16-10"),
+        (ResNetSpec(), "ResNet20, width 1"),
+        (RecurrentSpec(cell="gru"), "GRU 64"),
+        (ResNetSpec(depth=8, width=0.875), "ResNet8, width 0.875"),
+    ]:
+        assert wording.network(network.model_dump(mode="json"), "digits") == name
 
 
 def test_settings_are_listed_by_their_dotted_names() -> None:

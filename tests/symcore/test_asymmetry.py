@@ -1,4 +1,4 @@
-"""W-Asymmetry: masks with exactly n_fix zeros and distinct rows, F + D * W, and the paper's parameter counts."""
+"""W-Asymmetry: masks with exactly n_fix zeros and distinct rows, F + D * W, and the papers' parameter counts."""
 
 import itertools
 import math
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from symcore import asymmetry
 from symcore.asymmetry import MaskedLayer, mask
 from symcore.networks.mlp import MLPSpec
+from symcore.networks.resnet import ResNetSpec
 from symcore.randomness import stream
 from symcore.treatments import WAsymmetric
 
@@ -22,20 +23,30 @@ def paper_mlp() -> torch.nn.Module:
     return MLPSpec(width=512, depth=3).build((28, 28), 10)
 
 
-@given(st.integers(1, 40), st.integers(1, 12), st.data())
-def test_rows_have_exactly_n_fix_zeros_and_differ_wherever_that_is_possible(rows, fan_in, data):
-    n_fix = data.draw(st.integers(0, fan_in))
-    drawn = mask(
-        MaskedLayer("layer", rows, fan_in, n_fix, kappa=1.0), stream(data.draw(st.integers(0, 9)), "test")
-    )
-    assert ((~drawn).sum(1) == n_fix).all()
-    distinct = len(np.unique(drawn.numpy(), axis=0))
-    if math.comb(fan_in, n_fix) >= rows:
+def resnet(depth: int, width: float) -> torch.nn.Module:
+    return ResNetSpec(depth=depth, width=width).build((3, 32, 32), 10)
+
+
+@given(st.integers(1, 40), st.sampled_from([(), (1, 1), (2, 2), (3, 3)]), st.data())
+def test_rows_have_exactly_n_fix_zeros_and_differ_wherever_that_is_possible(rows, kernel, data):
+    inputs, form = data.draw(st.integers(1, 12)), data.draw(st.sampled_from(["entry", "filter"]))
+    shape = (rows, inputs, *kernel)
+    choices = inputs if form == "filter" else inputs * math.prod(kernel)
+    n_fix = data.draw(st.integers(0, choices))
+    layer = MaskedLayer("layer", shape, n_fix, 1.0, form)
+    drawn = mask(layer, stream(data.draw(st.integers(0, 9)), "test"))
+    assert drawn.shape == shape
+    assert ((~drawn).flatten(1).sum(1) == n_fix * math.prod(shape[1:]) // choices).all()
+    distinct = len(np.unique(drawn.flatten(1).numpy(), axis=0))
+    if math.comb(choices, n_fix) >= rows:
         assert distinct == rows
+    if form == "filter":  # a filter is fixed as a whole or not at all
+        of_filter = drawn.flatten(2) if kernel else drawn.unsqueeze(2)
+        assert (of_filter.all(2) == of_filter.any(2)).all()
 
 
 def test_every_subset_of_columns_is_equally_likely():
-    layer = MaskedLayer("layer", 3, 5, 2, kappa=1.0)
+    layer = MaskedLayer("layer", (3, 5), 2, kappa=1.0)
     counts = dict.fromkeys(itertools.combinations(range(5), 2), 0)
     for seed in range(2000):
         for row in mask(layer, stream(seed, "test")):
@@ -51,6 +62,42 @@ def test_the_papers_parameter_counts():
     assert asymmetry.trainable_count(network, asymmetry.draw(network, PAPER, 0)) == 834_570
 
 
+@pytest.mark.parametrize(("width", "trainable"), [(1, 230_026), (8, 16_273_946)])
+def test_the_papers_counts_for_resnet20_which_are_the_defaults(width, trainable):
+    """Appendix E.1's table of n_fix; for width 1 the paper prints 230,024, which its own code does not give."""
+    network, times = resnet(20, width), 3 if width == 8 else 1
+    stages = [36] * 6 + [54, 54, 6, 54, 54, 54, 54] + [72, 72, 8, 72, 72, 72, 72]
+    n_fix = (min(27, 12 * times), *(n * times for n in stages), 8 * times)
+    layers = asymmetry.layers(asymmetry.weight_matrices(network), WAsymmetric())
+    assert tuple(layer.n_fix for layer in layers) == n_fix
+    assert {layer.kappa for layer in layers} == {2}
+    drawn = asymmetry.draw(network, WAsymmetric(n_fix=n_fix), 0)
+    assert asymmetry.trainable_count(network, drawn) == trainable
+
+
+def test_the_papers_count_for_resnet8_with_whole_filters_fixed():
+    """The metanetworks' inputs (Table 3): 8 filters in every row, of which the first convolution has but 3."""
+    network, form = resnet(8, 1), "filter"
+    drawn = asymmetry.draw(network, WAsymmetric(form=form, n_fix=(3, *[8] * 9)), 0)
+    assert asymmetry.trainable_count(network, drawn) == 60_634
+    assert not drawn.trainable["conv.weight"].any()
+    with pytest.raises(ValueError, match=r"n_fix: 8 for conv\.weight is more than its 3 input .* 0 to 3"):
+        asymmetry.draw(network, WAsymmetric(form=form, n_fix=(8,) * 10), 0)
+
+
+@pytest.mark.parametrize("width", [0.25, 0.875, 2, 4])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (8, 8)])
+def test_whole_filters_fix_about_as_much_as_single_entries_by_default(width, shape):
+    network = ResNetSpec(depth=8, width=width).build(shape, 10)
+    entries, filters = (
+        asymmetry.layers(asymmetry.weight_matrices(network), WAsymmetric(form=form))
+        for form in ("entry", "filter")
+    )
+    for one, other in list(zip(entries, filters, strict=True))[1:]:
+        assert other.n_fix / other.choices == pytest.approx(one.n_fix / one.choices, abs=1 / other.choices)
+        assert 0 < one.n_fix / one.choices <= 0.5
+
+
 def test_default_n_fix_and_kappa_on_digits_at_width_128():
     layers = asymmetry.layers(asymmetry.weight_matrices(MLPSpec().build((8, 8), 10)), WAsymmetric())
     assert [layer.n_fix for layer in layers] == [8, 16, 16, 64]
@@ -63,11 +110,12 @@ def test_a_narrow_network_still_gets_a_fixed_weight_in_every_row():
 
 
 def test_fixed_weights_have_standard_deviation_kappa_and_stand_only_where_d_is_zero():
-    drawn = asymmetry.draw(paper_mlp(), PAPER, 0)
-    for (name, fixed), kappa in zip(drawn.fixed.items(), PAPER.kappa, strict=True):
-        constants = fixed[~drawn.trainable[name]]
-        assert constants.std().item() == pytest.approx(kappa, rel=0.05)
-        assert (fixed[drawn.trainable[name]] == 0).all()
+    for network, kappas in ((paper_mlp(), PAPER.kappa), (resnet(8, 4), (2,) * 10)):
+        drawn = asymmetry.draw(network, WAsymmetric(kappa=kappas), 0)
+        for (name, fixed), kappa in zip(drawn.fixed.items(), kappas, strict=True):
+            constants = fixed[~drawn.trainable[name]]
+            assert constants.std().item() == pytest.approx(kappa, rel=4 / len(constants) ** 0.5)
+            assert (fixed[drawn.trainable[name]] == 0).all()
 
 
 def test_one_seed_gives_one_asymmetry_and_another_seed_another():
@@ -78,8 +126,26 @@ def test_one_seed_gives_one_asymmetry_and_another_seed_another():
     assert not torch.equal(first, other)
 
 
-def test_raw_weights_come_back_from_effective_ones():
-    network = MLPSpec(width=16).build((8, 8), 10)
+SMALL = {
+    "mlp": MLPSpec(width=16).build((8, 8), 10),
+    "resnet": ResNetSpec(depth=8, width=0.25).build((8, 8), 10),
+}
+
+
+@pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
+def test_members_are_chosen_from_a_stack_and_share_what_is_shared(network):
+    each = [asymmetry.draw(network, WAsymmetric(), seed) for seed in range(3)]
+    stack, raw = asymmetry.stack(each), {name: torch.ones_like(p) for name, p in network.named_parameters()}
+    several = {name: w.expand(2, *w.shape) for name, w in raw.items()}
+    chosen, shared = stack.select([2, 0]).apply(several), each[1].select([2, 0]).apply(several)
+    for place, member in enumerate((2, 0)):
+        assert all(torch.equal(chosen[name][place], w) for name, w in each[member].apply(raw).items())
+        assert all(torch.equal(shared[name][place], w) for name, w in each[1].apply(raw).items())
+    assert asymmetry.trainable_count(network, stack) == asymmetry.trainable_count(network, each[0])
+
+
+@pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
+def test_raw_weights_come_back_from_effective_ones(network):
     drawn = asymmetry.draw(network, WAsymmetric(), 0)
     raw = {name: p.detach() for name, p in network.named_parameters()}
     back = drawn.raw(drawn.apply(raw))

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from symcore.figlu import replace_activations
 from symcore.networks.mlp import MLPSpec
+from symcore.networks.resnet import ResNetSpec
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.axes import DerivationError
 from symcore.symmetry.permutations import Group, PermutationSpec
@@ -135,6 +136,26 @@ class Attention(nn.Module):
         return self.readout(torch.bmm(scores, self.value(x)) / scores.sum(-1, keepdim=True))
 
 
+class Pooled(nn.Module):
+    """Convolutions with all that stands between them, [batch, 2, 9, 9] -> [batch, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.Conv2d(2, 6, 3, padding="same"),
+            nn.Conv2d(6, 5, 2, 2, dilation=2, bias=False),
+        )
+        self.norm, self.each = nn.GroupNorm(1, 6), nn.GroupNorm(5, 5)
+        self.along = nn.Conv1d(5, 4, 3, padding=1)
+        self.readout = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(torch.relu(self.norm(self.first(x))), 2, stride=1)
+        x = nn.functional.avg_pool2d(self.each(self.second(x)), 2, stride=1, padding=1)
+        x = torch.tanh(self.along(x.mean(-1)))
+        return self.readout(nn.functional.adaptive_avg_pool1d(x, 1).flatten(1))
+
+
 def test_a_perceptron_has_one_group_per_hidden_layer() -> None:
     spec = derive(MLPSpec(width=8, depth=3).build((2, 2), 5), probe(7, 2, 2))
     incoming = ("linear.weight", "linear.bias", "norm.weight", "norm.bias")
@@ -201,6 +222,59 @@ def test_an_attention_head_has_two_groups() -> None:
     assert change(network, spec, x) < 1e-12
 
 
+def test_channels_are_permuted_whatever_stands_between_convolutions() -> None:
+    network, x = Pooled(), probe(2, 2, 9, 9)
+    spec = derive(network, x)
+    assert {group.name: dict(group.axes) for group in spec.groups} == {
+        "first": {"first.weight": 0, "first.bias": 0, "norm.weight": 0, "norm.bias": 0, "second.weight": 1},
+        "second": {"second.weight": 0, "each.weight": 0, "each.bias": 0, "along.weight": 1},
+        "along": {"along.weight": 0, "along.bias": 0, "readout.weight": 1},
+    }
+    assert change(network, spec, x) < 1e-12
+
+
+def test_resnet20_has_three_streams_and_nine_inner_groups() -> None:
+    """Lim et al. 2024 and Git Re-Basin: all that is added to a stage's features is permuted with them."""
+    spec = derive(ResNetSpec(depth=20).build((3, 32, 32), 10), probe(1, 3, 8, 8))
+    blocks = [f"stages.{stage}.{block}" for stage in range(3) for block in range(3)]
+    inner = {f"{block}.conv1": f"{block}.conv2.weight" for block in blocks}
+    streams = {
+        "conv": ["conv", *(f"stages.0.{block}.conv2" for block in range(3))],
+        **{
+            f"stages.{stage}.0.conv2": [
+                *(f"stages.{stage}.{block}.conv2" for block in range(3)),
+                f"stages.{stage}.0.shortcut.conv",
+            ]
+            for stage in (1, 2)
+        },
+    }
+    assert {group.name for group in spec.groups} == inner.keys() | streams.keys()
+    for name, reads in inner.items():
+        assert [axis for axis in spec[name].axes if axis[1] == 1] == [(reads, 1)]
+    for name, writes in streams.items():
+        rows = {module for module, axis in spec[name].axes if axis == 0 and "norm" not in module}
+        assert rows == {f"{module}.weight" for module in writes}
+    assert sorted(group.size for group in spec.groups) == [16] * 4 + [32] * 4 + [64] * 4
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    depth=st.sampled_from([8, 14]),
+    width=st.sampled_from([0.125, 0.25, 0.375]),
+    norm=st.sampled_from(["group", "none"]),
+    shape=st.sampled_from([(2, 8, 8), (3, 9, 7), (8, 8)]),
+    seed=st.integers(0, 2**32),
+)
+def test_permuting_a_residual_network_leaves_its_function(
+    depth: int, width: float, norm: str, shape: tuple[int, ...], seed: int
+) -> None:
+    network = ResNetSpec(depth=depth, width=width, norm=norm).build(shape, 3)
+    x = probe(2, *shape)
+    spec = derive(network, x)
+    assert len(spec.groups) == 3 + (depth - 2) // 2
+    assert change(network, spec, x, seed) < 1e-8
+
+
 @pytest.mark.parametrize("network", [Repeated(), Tied()], ids=["repeated layer", "tied weights"])
 def test_a_weight_used_twice_is_permuted_once(network: nn.Module) -> None:
     x = probe(5, 4)
@@ -218,6 +292,62 @@ def test_no_axis_is_tied_for_nothing(network: nn.Module) -> None:
         for axis in group.axes:
             torn = replace(group, axes=tuple(other for other in group.axes if other != axis))
             assert change(network, PermutationSpec((torn,)), x) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [(Pooled(), (2, 9, 9)), (ResNetSpec(depth=8, width=0.25).build((3, 8, 8), 3), (3, 8, 8))],
+    ids=["pooled", "residual"],
+)
+def test_no_axis_of_a_convolution_is_tied_for_nothing(network: nn.Module, shape: tuple[int, ...]) -> None:
+    x = probe(5, *shape)
+    for group in derive(network, x).groups:
+        for axis in group.axes:
+            torn = replace(group, axes=tuple(other for other in group.axes if other != axis))
+            assert change(network, PermutationSpec((torn,)), x) > 1e-3
+
+
+class MeanOfPositions(nn.Module):
+    """[batch, channel, ...] -> [batch, channel]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(tuple(range(2, x.ndim))) if x.ndim > 2 else x
+
+
+@pytest.mark.parametrize(
+    ("between", "words"),
+    [
+        (nn.Conv2d(6, 6, 3, groups=2), r"aten\.conv2d\.default in 1 has several groups of channels"),
+        (nn.GroupNorm(3, 6), r"aten\.group_norm\.default in 1 has several groups of channels"),
+        (nn.BatchNorm2d(6), r"aten\.batch_norm\.default in 1 has running statistics"),
+        (nn.ConvTranspose2d(6, 6, 3), r"aten\.conv_transpose2d\.input in 1 has no rule"),
+        (nn.Flatten(), r"aten\.flatten\.using_ints in 1 splits or merges neurons"),
+    ],
+)
+def test_what_permutes_channels_only_in_part_is_refused(between: nn.Module, words: str) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 6, 3), between, MeanOfPositions(), nn.LazyLinear(3))
+    network(probe(2, 2, 9, 9).float())
+    with pytest.raises(DerivationError, match=words):
+        derive(network, probe(2, 2, 9, 9))
+
+
+def test_batch_normalisation_without_running_statistics_permutes_with_its_channels() -> None:
+    norm = nn.BatchNorm2d(6, track_running_stats=False)
+    network = nn.Sequential(nn.Conv2d(2, 6, 3), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+    x = probe(4, 2, 9, 9)
+    (group,) = derive(network, x).groups
+    assert dict(group.axes) == {"0.weight": 0, "0.bias": 0, "1.weight": 0, "1.bias": 0, "4.weight": 1}
+    assert change(network, PermutationSpec((group,)), x) < 1e-12
+
+
+def test_figlu_leaves_no_permutation_of_channels() -> None:
+    network = ResNetSpec(depth=8, width=0.25).build((3, 8, 8), 3)
+    block = network.stages[0][0]
+    replace_activations(block, probe(1, 4, 8, 8).float(), None, seed=0)
+    free = [group.name for group in derive(network, probe(2, 3, 8, 8)).groups]
+    assert free == ["stages.1.0.conv1", "stages.1.0.conv2", "stages.2.0.conv1", "stages.2.0.conv2"]
+    replace_activations(network, probe(1, 3, 8, 8).float(), None, seed=0)
+    assert derive(network, probe(2, 3, 8, 8)).groups == ()
 
 
 def test_figlu_leaves_no_permutation() -> None:
