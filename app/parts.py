@@ -78,13 +78,25 @@ def note(markup: str) -> None:
     html(f'<p class="lab-note">{markup}</p>')
 
 
-def chart(drawing: alt.LayerChart | None, height: int, key: str) -> None:
+def chart(
+    drawing: alt.LayerChart | alt.VConcatChart | None,
+    height: int,
+    key: str,
+    width: Literal["stretch", "content"] = "stretch",
+) -> None:
     """A chart in a place of its height, which is kept while it loads and, with None, until there is one."""
     with st.container(height=height, border=False, key=f"place-{key}"):
         if drawing is None:
             st.skeleton(height=height - 20)
         else:
-            st.altair_chart(drawing, width="stretch", key=key)
+            st.altair_chart(drawing, width=width, key=key)
+
+
+def download(label: str, content: str, file: str, told: str) -> None:
+    """A button that hands out what stands beside it as a file."""
+    st.download_button(
+        label, content, file, icon=":material/download:", on_click="ignore", help=told, key=f"table-{label}"
+    )
 
 
 def progress(fraction: float, left: str, right: str) -> None:

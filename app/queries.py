@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from app import wording
-from app.charts.quantities import Quantity
+from app.charts.quantities import QUANTITIES, Quantity
 from jobs import planning, queries
 from jobs.estimates import Estimate
 from jobs.service import Service, current
@@ -44,10 +44,23 @@ def paths(results: Mapping[str, pa.Table], quantity: Quantity, split: str) -> pd
     return frame[["treatment", "pair", "alpha"]].assign(value=_finite(frame["value"]) * quantity.factor)
 
 
-def barriers(results: Mapping[str, pa.Table], quantity: Quantity, split: str, which: str) -> pd.DataFrame:
-    """Every pair's barrier: columns treatment, pair, value. `which` is "midpoint" or "maximum"."""
+def barriers(
+    results: Mapping[str, pa.Table],
+    quantity: Quantity,
+    split: str,
+    which: str,
+    columns: Sequence[str] = ("pair",),
+) -> pd.DataFrame:
+    """Every pair's barrier: treatment, the columns that name the pair, value. `which` is "midpoint" or "maximum"."""
     frame = _chosen(results["pairs"], quantity, split)
-    return frame[["treatment", "pair"]].assign(value=_finite(frame[f"barrier_{which}"]) * quantity.factor)
+    return frame[["treatment", *columns]].assign(value=_finite(frame[f"barrier_{which}"]) * quantity.factor)
+
+
+def surfaces(table: pa.Table | pd.DataFrame) -> pd.DataFrame:
+    """Cells or marks of surfaces with their loss and accuracy in the units that people read."""
+    frame: pd.DataFrame = table.to_pandas() if isinstance(table, pa.Table) else table
+    read = {key: _finite(frame[key]) * quantity.factor for key, quantity in QUANTITIES.items()}
+    return frame.assign(**read)
 
 
 def metrics(service: Service, run: str) -> pd.DataFrame:

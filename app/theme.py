@@ -7,9 +7,11 @@ of the theme that is showing, so a change of theme needs no rerun.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import altair as alt
+
+Chart = TypeVar("Chart", alt.LayerChart, alt.VConcatChart)
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,10 @@ def fixed(name: str) -> alt.ColorDatum:
     return alt.ColorDatum(name, type="nominal")
 
 
-def styled(chart: alt.LayerChart) -> alt.LayerChart:
+def styled(chart: Chart) -> Chart:
     """The chart without frames, on a light grid, its words readable in both themes."""
     muted = alt.ExprRef("scale('color', 'muted')")
-    framed: alt.LayerChart = chart.configure_view(strokeWidth=0).configure_axis(
+    framed: Chart = chart.configure_view(strokeWidth=0).configure_axis(
         domain=False,
         ticks=False,
         labelFontSize=12,

@@ -16,6 +16,7 @@ from pydantic_core import InitErrorDetails
 import jobs.kinds
 import jobs.studies
 from jobs.estimates import Estimate
+from jobs.headline import Headline, Rows
 from jobs.job import Job
 from jobs.records import COMMON
 from jobs.specs import PlannedRun, RunSpec, SpecHash, StudySpec, refusal
@@ -64,6 +65,10 @@ class Study(Protocol):
         """Result tables by name, from the runs that play each role and their records."""
         ...
 
+    def headline(self, tables: Mapping[str, Rows]) -> Headline:
+        """The answer in a few columns, from result tables as rows; they may be empty."""
+        ...
+
 
 def _modules(package: Any) -> dict[str, Any]:  # noqa: ANN401 - a module object
     """Modules of a package that define a `Spec`, by the value of its `kind`."""
@@ -83,8 +88,9 @@ def kinds() -> dict[str, Kind]:
 
 @cache
 def studies() -> dict[str, Study]:
-    """Every study by name."""
-    return cast("dict[str, Study]", _modules(jobs.studies))
+    """Every study by name, in the order in which people see them."""
+    found = cast("dict[str, Study]", _modules(jobs.studies))
+    return dict(sorted(found.items(), key=lambda named: (named[1].Spec.order, named[0])))
 
 
 @cache

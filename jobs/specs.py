@@ -32,6 +32,18 @@ def refusal(message: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{reason}", {"reason": message})
 
 
+def in_order(known: tuple[str, ...]) -> AfterValidator:
+    """Puts the names that were chosen of some into one order, and asks for at least one."""
+
+    def sort(names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            msg = f"none is chosen; accepted: one or more of {', '.join(known)}"
+            raise refusal(msg)
+        return tuple(name for name in known if name in names)
+
+    return AfterValidator(sort)
+
+
 def _distinct(pairs: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     if len(set(pairs)) != len(pairs):
         msg = f"{list(pairs)} holds a pair twice; accepted: each pair once"
@@ -84,6 +96,8 @@ class StudySpec(Settings):
     """Base of every study: a recipe that expands into a graph of runs."""
 
     title: ClassVar[str]
+    order: ClassVar[int] = 1
+    """Place among the studies that people choose from; those of one place stand by name."""
 
     kind: str
 
@@ -94,6 +108,17 @@ class PlannedRun:
 
     role: str
     spec: RunSpec
+
+
+def changes(spec: Settings) -> dict[str, Any]:
+    """The settings that differ from the defaults; with a union's member its kind, where that differs too."""
+    found = spec.model_dump(mode="json", exclude_defaults=True)
+    for name, field in type(spec).model_fields.items():
+        if field.discriminator and name in found:
+            kind = getattr(spec, name).kind
+            usual = getattr(field.default, "kind", None)
+            found[name] = found[name] if kind == usual else {"kind": kind} | found[name]
+    return found
 
 
 def canonical_json(spec: Settings) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +11,22 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from symcore.asymmetry import Parameters
+from symcore.combinations import CombinationProgram, combine
 from symcore.data.sources import Dataset
+from symcore.networks.shapes import layers, output_shapes
 from symcore.population import call_one
 from symcore.program import Program
 
 Array = npt.NDArray[np.float64]
 
 ROWS = {"cpu": 8_192, "cuda": 262_144}
-"""Members times images evaluated at once: on a CPU what stays in cache, on a GPU what fills it."""
+"""Members times images evaluated at once: on a CPU what stays in cache, on a GPU what fills it ..."""
+NUMBERS = {"cpu": 2**22, "cuda": 2**28}
+"""... and at most so many numbers in the largest output of a layer; feature maps reach that first."""
+COMBINED_SHARE = {"cpu": 4, "cuda": 1}
+"""Combinations take so much less at once; on a CPU a wide network is then alone, which runs as fused operations."""
+COMBINED_IMAGES = 2_048
+"""Images at once for combinations: so many that making a member's weights takes little beside their use."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,6 +59,8 @@ class Evaluator:
             correct = (logits.argmax(-1) == y).sum()
             return cross_entropy(logits, y).sum(), correct
 
+        example = next(network.parameters()).new_zeros(1, *dataset.source.input_shape)
+        self._largest = max(s.numel() for s in output_shapes(network, layers(network), example).values())
         many = vmap(one, in_dims=(0, 0 if stacked_buffers else None, None, None))
 
         def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
@@ -60,7 +70,13 @@ class Evaluator:
             totals: tuple[Tensor, ...] = many(parameters, buffers, tensors[-2], tensors[-1])
             return totals
 
+        def of_one(weights: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+            parameters = dict(zip(self._names, weights, strict=True))
+            buffers = dict(zip(self._buffer_names, others[:-2], strict=True))
+            return one(parameters, buffers, others[-2], others[-1])
+
         self._program = Program(flat)
+        self._combinations = CombinationProgram(of_one)
 
     def __call__(
         self, effective: Mapping[str, Tensor], buffers: Mapping[str, Tensor], split: str
@@ -69,7 +85,8 @@ class Evaluator:
         data = self._dataset.splits[split]
         weights = [effective[name] for name in self._names] + [buffers[name] for name in self._buffer_names]
         members, device = len(weights[0]), weights[0].device
-        chunk = max(1, ROWS[device.type] // members)
+        rows = min(ROWS[device.type], NUMBERS[device.type] // self._largest)
+        chunk = max(1, rows // members)
         loss = torch.zeros(members, dtype=torch.float64, device=device)
         correct = torch.zeros(members, dtype=torch.int64, device=device)
         for images, labels in zip(data.images.split(chunk), data.labels.split(chunk), strict=True):
@@ -77,6 +94,38 @@ class Evaluator:
             totals = self._program([*weights, self._dataset.normalise(images), labels])
             loss += totals[0]
             correct += totals[1]
+        return (loss / len(data)).cpu().numpy(), (correct.double() / len(data)).cpu().numpy()
+
+    def combinations(
+        self, coefficients: Tensor, few: Mapping[str, Tensor], buffers: Mapping[str, Tensor], split: str
+    ) -> tuple[Array, Array]:
+        """What a call gives for the weights `combine(coefficients, few)`, with less work and without holding them all.
+
+        Args:
+            coefficients: [member, k].
+            few: effective weights that are combined, [k, *shape].
+            buffers: shared by all members, [*shape], whether or not buffers are stacked otherwise.
+            split: which part of the data set, say "test".
+        """
+        data = self._dataset.splits[split]
+        weights, shared = [few[name] for name in self._names], [buffers[name] for name in self._buffer_names]
+        members, device = len(coefficients), coefficients.device
+        loss = torch.zeros(members, dtype=torch.float64, device=device)
+        correct = torch.zeros(members, dtype=torch.int64, device=device)
+        rows = min(ROWS[device.type], NUMBERS[device.type] // self._largest)
+        rows = max(1, rows // COMBINED_SHARE[device.type])
+        chunk = min(COMBINED_IMAGES, rows)
+        for images, labels in zip(data.images.split(chunk), data.labels.split(chunk), strict=True):
+            others = [*shared, self._dataset.normalise(images), labels]
+            values = self._combinations.linear(weights, others)
+            at_once = rows // len(labels)
+            for first in range(0, members, at_once):
+                self._on_chunk()
+                part = slice(first, first + at_once)
+                combined = [combine(coefficients[part], value) for value in values]
+                totals = self._combinations.rest(combined, others)
+                loss[part] += totals[0]
+                correct[part] += totals[1]
         return (loss / len(data)).cpu().numpy(), (correct.double() / len(data)).cpu().numpy()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -63,15 +63,19 @@ def columns(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity
 
 def html(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
     """The results of one split and quantity as an HTML table, with dashes for what is not done yet."""
-    told = columns(treatments, summary, quantity, split)
+    return table(treatments, columns(treatments, summary, quantity, split))
+
+
+def table(treatments: Sequence[str], told: Sequence[Column]) -> str:
+    """A row per treatment as an HTML table; columns hold a cell for each."""
     heads = _cells((f"{escape(c.title)}<small>{escape(c.unit)}</small>" for c in told), "th")
     lines = [f'<tr><th scope="col">Treatment<small>&nbsp;</small></th>{heads}</tr>']
     for place, key in enumerate(treatments):
         cells = _cells((with_spread(*c.cells[place], c.digits, c.spread_digits) for c in told), "td")
         name = f"{swatch(key)}{escape(theme.treatment(key).label)}"
         lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
-    table = f"<thead>{lines[0]}</thead><tbody>{''.join(lines[1:])}</tbody>"
-    return f'<div class="lab-table-frame"><table class="lab-table">{table}</table></div>'
+    content = f"<thead>{lines[0]}</thead><tbody>{''.join(lines[1:])}</tbody>"
+    return f'<div class="lab-table-frame"><table class="lab-table">{content}</table></div>'
 
 
 def cards(
@@ -95,9 +99,8 @@ def cards(
     """
     rows = selected(summary, quantity, split).set_index("treatment").to_dict("index")
     accuracy = accuracies(summary, split)
-    cards = []
+    drawn = []
     for key in treatments:
-        name = f'<p class="name">{swatch(key)}{escape(theme.treatment(key).label)}</p>'
         value, told = MISSING, f"0 of {planned} pairs"
         if row := rows.get(key):
             value = with_spread(
@@ -105,22 +108,30 @@ def cards(
             )
             told = f"n = {row['pairs']}" if row["pairs"] == planned else f"{row['pairs']} of {planned} pairs"
             told += f" · {split} accuracy {number(accuracy[key][0], ACCURACY.digits)} %"
-        cards.append(
-            f'<section class="lab-card">{name}<p class="value">{value}</p><p class="note">{told}</p></section>'
-        )
-    return f'<div class="lab-cards">{"".join(cards)}</div>'
+        drawn.append(card(key, value, told))
+    return f'<div class="lab-cards">{"".join(drawn)}</div>'
+
+
+def card(treatment: str, value: str, told: str) -> str:
+    """A treatment's number with what there is to say of it, both as HTML."""
+    name = f'<p class="name">{swatch(treatment)}{escape(theme.treatment(treatment).label)}</p>'
+    return f'<section class="lab-card">{name}<p class="value">{value}</p><p class="note">{told}</p></section>'
 
 
 def strip(treatments: Iterable[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
     """Midpoint barriers with their spread in one line, as HTML, for lists of studies."""
     rows = selected(summary, quantity, split).set_index("treatment").reindex(list(treatments))
+    cells = zip(rows["barrier_midpoint"], rows["barrier_midpoint_std"], strict=True)
+    return in_line(dict(zip(rows.index, cells, strict=True)), quantity.digits)
+
+
+def in_line(cells: Mapping[str, tuple[float, float]], digits: int) -> str:
+    """A mean with its spread per treatment beside each other, as HTML."""
     told = []
-    for key, mean, spread in zip(
-        rows.index, rows["barrier_midpoint"], rows["barrier_midpoint_std"], strict=True
-    ):
-        value = f"<b>{number(mean, quantity.digits)}</b>"
+    for key, (mean, spread) in cells.items():
+        value = f"<b>{number(mean, digits)}</b>"
         if math.isfinite(spread):
-            value += f" <i>± {number(spread, quantity.digits)}</i>"
+            value += f" <i>± {number(spread, digits)}</i>"
         label = escape(theme.treatment(key).label)
         told.append(f"<span><small>{swatch(key)}{label}</small><span>{value}</span></span>")
     return f'<div class="lab-strip">{"".join(told)}</div>'
@@ -128,7 +139,12 @@ def strip(treatments: Iterable[str], summary: pd.DataFrame, quantity: Quantity, 
 
 def latex(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
     """The results of one split and quantity as a `booktabs` table."""
-    told = columns(treatments, summary, quantity, split)
+    note = f"{split} {quantity.key}: mean and sample standard deviation over pairs"
+    return booktabs(treatments, columns(treatments, summary, quantity, split), note)
+
+
+def booktabs(treatments: Sequence[str], told: Sequence[Column], note: str) -> str:
+    """A row per treatment as a `booktabs` table under a comment; columns hold a cell for each."""
     heads = [f"{c.title} ({c.unit})".replace("%", r"\%") for c in told]
     lines = [" & ".join(["Treatment", *heads])]
     for place, key in enumerate(treatments):
@@ -136,8 +152,7 @@ def latex(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, 
         lines.append(" & ".join([theme.treatment(key).latex, *cells]))
     rows = [rf"{line} \\" for line in lines]
     body = "\n".join([r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"])
-    note = f"% {split} {quantity.key}: mean and sample standard deviation over pairs"
-    return f"{note}\n\\begin{{tabular}}{{l{'r' * len(told)}}}\n{body}\n\\end{{tabular}}\n"
+    return f"% {note}\n\\begin{{tabular}}{{l{'r' * len(told)}}}\n{body}\n\\end{{tabular}}\n"
 
 
 def csv(frame: pd.DataFrame) -> str:

@@ -65,11 +65,12 @@ def _cloned() -> Start | None:
 
 
 def _preset() -> Start:
-    kinds = list(registry.studies())
+    studies = registry.studies()
     with st.container(horizontal=True, gap="medium"):
-        kind = parts.choice("Study", "study", kinds) if len(kinds) > 1 else kinds[0]
-        presets = registry.studies()[kind].PRESETS
+        kind = parts.choice("Study", "study", list(studies))
+        presets = studies[kind].PRESETS
         chosen = parts.choice("Start from", "preset", list(presets))
+    st.caption(f"**{studies[kind].Spec.title}.** {studies[kind].Spec.__doc__}")
     return Start(kind, presets[chosen], chosen)
 
 
@@ -95,11 +96,10 @@ def _panel(form: Form, title: str) -> None:
 
 def _cost(forecast: queries.Forecast) -> dict[str, str]:
     done = "all" if forecast.reused == forecast.runs else str(forecast.reused)
-    told = {
-        "Runs": f"{forecast.runs}, {done} of them done" if forecast.reused else str(forecast.runs),
-        "Networks": f"{forecast.networks:,}",
-        "Time": f"about {wording.duration(forecast.seconds)}" if forecast.seconds else "none",
-    }
+    told = {"Runs": f"{forecast.runs}, {done} of them done" if forecast.reused else str(forecast.runs)}
+    if forecast.networks:
+        told["Networks"] = f"{forecast.networks:,}"
+    told["Time"] = f"about {wording.duration(forecast.seconds)}" if forecast.seconds else "none"
     return told | ({"Memory": wording.size(forecast.memory)} if forecast.memory else {})
 
 

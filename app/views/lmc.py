@@ -33,7 +33,7 @@ class Chosen:
 
 def draw(study: Mapping[str, Any], results: Results) -> None:
     """The view, with a dash or a placeholder for what is not there yet."""
-    spec, chosen = study["spec"], _controls()
+    spec, chosen = study["spec"], controls()
     cards = tables.cards(
         spec["treatments"],
         results["summary"].to_pandas(),
@@ -49,8 +49,13 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         "images: mean ± sample standard deviation over pairs. All treatments share one scale."
     )
     _charts(spec, results, chosen)
-    _definitions(chosen.quantity, sigma="sigma" in spec["treatments"])
-    _table(study["study"], spec, results, chosen)
+    parts.note(
+        "Lines are means over pairs, bands one sample standard deviation, hairlines single pairs, dots at the edges the "
+        "trained networks."
+    )
+    definitions(chosen.quantity, sigma="sigma" in spec["treatments"])
+    table(study["study"], spec, results, chosen)
+    _beside_the_paper(results)
 
 
 BRIEF = "Loss barrier at the midpoint, test images (nats)"
@@ -79,7 +84,8 @@ def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, 
     }
 
 
-def _controls() -> Chosen:
+def controls() -> Chosen:
+    """What people choose of the results; the address keeps it."""
     with st.container(horizontal=True, gap="medium"):
         split = parts.choice("Images", "split", ["test", "train"])
         quantity = parts.choice("Quantity", "quantity", list(QUANTITIES))
@@ -103,44 +109,42 @@ def _charts(spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
         parts.chart(dots, paths.HEIGHT, "barriers")
 
 
-def _definitions(quantity: Quantity, *, sigma: bool) -> None:
+def definitions(quantity: Quantity, *, sigma: bool) -> None:
+    """What the two barriers are."""
     rise = "drop of the accuracy" if quantity is ACCURACY else "rise of the loss"
     parts.note(
         f"<b>Midpoint barrier</b> (Lim et al. 2024): the {rise} halfway, at α = ½, against the mean of the two "
         f"endpoints. <b>Maximum barrier</b>: the greatest {rise} over the whole path against the straight line between "
-        "the endpoints. Lines are means over pairs, bands one sample standard deviation, hairlines single pairs, dots "
-        "at the edges the trained networks."
+        "the endpoints."
     )
     if sigma:
         parts.note(SIGMA)
 
 
-def _table(study: str, spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
+def table(study: str, spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
+    """The numbers of every treatment, and the buttons that hand them out."""
     summary = results["summary"].to_pandas()
     paper = bool(summary["paper_barrier_midpoint"].notna().any())
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.subheader("Beside the paper" if paper else "Table", anchor=False, width="stretch")
         told = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
-        _download("CSV", tables.csv(summary), f"{study}.csv", told)
+        parts.download("CSV", tables.csv(summary), f"{study}.csv", told)
         if not summary.empty:
             latex = tables.latex(spec["treatments"], summary, chosen.quantity, chosen.split)
-            _download(
+            parts.download(
                 "LaTeX",
                 latex,
                 f"{study}-{chosen.split}-{chosen.quantity.key}.tex",
                 "This table, for booktabs.",
             )
     st.html(tables.html(spec["treatments"], summary, chosen.quantity, chosen.split))
-    if paper:
+
+
+def _beside_the_paper(results: Results) -> None:
+    if results["summary"].to_pandas()["paper_barrier_midpoint"].notna().any():
         parts.note("Paper: Lim et al. 2024, table 1, MLP on MNIST, mean and spread over at least 5 pairs.")
     else:
         parts.note(
             "The paper's numbers for MLPs are measured with other settings and do not compare with these; the preset "
             "“paper” on the Launch page measures what does."
         )
-
-
-def _download(label: str, content: str, file: str, told: str) -> None:
-    st.download_button(
-        label, content, file, icon=":material/download:", on_click="ignore", help=told, key=f"table-{label}"
-    )

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from jobs.cli import tables
 from jobs.cli.options import Json, LabPath
+from jobs.headline import Rows
 from jobs.lab import Lab
 from jobs.states import State
 
@@ -81,7 +82,7 @@ def show(name: Id, /, *, log: Log = False, as_json: Json = False, lab: LabPath =
                 _print_run(found)
 
 
-def _print_study(study: Mapping[str, Any], results: tables.Result) -> None:
+def _print_study(study: Mapping[str, Any], results: Mapping[str, Rows]) -> None:
     _heading(study, study["study"])
     rows = [(run["run"], run["role"], run["state"], _seconds(run), run["error"]) for run in study["runs"]]
     console.print(tables.listing(("run", "role", "state", "seconds", "error"), rows))

@@ -1,6 +1,6 @@
 """The studies, one module each; a new file here is a new study, with no edit anywhere else.
 
 Every module has the same names: `Spec` (a StudySpec with a literal `kind`), `PRESETS`, `expand(spec)` -> planned
-runs in an order in which each comes after its inputs, `RECORDS` (the record tables that its results read) and
-`results(spec, roles, tables)` -> named result tables, the first of which is what a terminal shows.
+runs in an order in which each comes after its inputs, `RECORDS` (the record tables that its results read),
+`results(spec, roles, tables)` -> named result tables, and `headline(tables)` -> the answer as a terminal shows it.
 """

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from jobs.designs import check_treatment
+from jobs.headline import Headline, Rows
 from jobs.kinds import align, interpolate, train
-from jobs.specs import DataName, PlannedRun, RunSpec, StudySpec, refusal, spec_hash
+from jobs.specs import DataName, PlannedRun, RunSpec, StudySpec, in_order, spec_hash
 from jobs.studies import lmc_results
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.registry import NetworkSpec
@@ -27,24 +28,18 @@ SEEDS_APART = 10_000
 """Seeds of one study stand next to each other; those of the next study seed begin this much later."""
 
 
-def _in_order(names: tuple[TreatmentName, ...]) -> tuple[TreatmentName, ...]:
-    if not names:
-        msg = f"none is chosen; accepted: one or more of {', '.join(ALL)}"
-        raise refusal(msg)
-    return tuple(name for name in ALL if name in names)
-
-
 class Spec(StudySpec):
     """Barriers on straight paths between independently trained networks, treatment beside treatment."""
 
     title: ClassVar[str] = "Linear mode connectivity"
+    order: ClassVar[int] = 0
 
     kind: Literal["lmc"] = "lmc"
     data: DataName = "digits"
-    """Data set: digits ships with the lab, mnist is downloaded."""
+    """Data set: digits ships with the lab, the others are downloaded."""
     network: NetworkSpec = MLPSpec()
     """Form of every network."""
-    treatments: Annotated[tuple[TreatmentName, ...], AfterValidator(_in_order)] = ALL
+    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
     """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks."""
     w: WAsymmetric = WAsymmetric()
     """Settings of the W-Asymmetric networks."""
@@ -176,3 +171,8 @@ def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]
         "curves": lmc_results.curves(paths),
         "paths": lmc_results.as_table(paths),
     }
+
+
+def headline(tables: Mapping[str, Rows]) -> Headline:
+    """One row per treatment: loss barriers and endpoints on the test images."""
+    return lmc_results.headline(tables["summary"])

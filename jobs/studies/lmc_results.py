@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.headline import Headline, Rows, spread
 from symcore.metrics import Array, barrier_maximum, barrier_midpoint
 
 LABELS = {
@@ -223,3 +224,30 @@ def _table(
         named = {name: [value] * length for name, value in names.items()}
         parts.append(pa.table(named | own, schema=schema))
     return pa.concat_tables(parts) if parts else schema.empty_table()
+
+
+def headline(summary: Rows) -> Headline:
+    """One row per treatment: loss barriers and endpoints on the test images, beside the paper's where it compares."""
+    test = {(row["label"], row["quantity"]): row for row in summary if row["split"] == "test"}
+    compared = any(row["paper_barrier_midpoint"] is not None for row in test.values())
+    second = "paper_barrier_midpoint" if compared else "barrier_maximum"
+
+    def told(row: Mapping[str, Any], name: str) -> str:
+        return spread(row[name], row[f"{name}_std"])
+
+    rows = []
+    for label in dict.fromkeys(label for label, _ in test):
+        loss, accuracy = test[label, "loss"], test[label, "accuracy"]
+        barriers = told(loss, "barrier_midpoint"), told(loss, second)
+        rows.append(
+            (label, *barriers, told(loss, "endpoint"), told(accuracy, "endpoint"), str(loss["pairs"]))
+        )
+    other = "paper\nmidpoint" if compared else "barrier\nmaximum"
+    return Headline(
+        columns=("treatment", "barrier\nmidpoint", other, "endpoint\nloss", "endpoint\naccuracy", "pairs"),
+        rows=tuple(rows),
+        caption=(
+            "Test set. Barriers are rises of the loss, mean ± sample standard deviation over\n"
+            "disjoint pairs; endpoints are over the networks of the pairs."
+        ),
+    )

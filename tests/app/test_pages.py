@@ -19,6 +19,7 @@ from jobs.service import Service
 from jobs.states import State, UnknownError
 from jobs.store import StoreFailedError
 from jobs.studies import lmc
+from symcore.networks.resnet import ResNetSpec
 
 SMOKE = lmc.PRESETS["smoke"]
 
@@ -94,6 +95,26 @@ def test_a_wrong_field_names_itself_and_what_is_accepted_and_nothing_is_queued(
     start = next(button for button in page.button if button.label == "Start")
     assert start.disabled
     assert queries.studies(lab.store).num_rows == 0
+
+
+def test_launch_asks_each_kind_of_network_for_its_own_settings(lab: Service, visit: Visit) -> None:
+    page = visit("launch", preset="smoke")
+    kind = next(box for box in page.selectbox if box.label == "Network")
+    assert kind.options[:2] == ["MLP", "ResNet"]
+    page = kind.select("resnet").run()
+    depth, width = (
+        next(field for field in some if field.label == label)
+        for some, label in ((page.number_input, "Depth"), (page.text_input, "Width"))
+    )
+    assert (depth.value, width.value) == (20, "1")
+    page = depth.set_value(9).run()
+    assert "depth: 9 is not 6 n + 2; accepted: 8, 14, 20" in words(page)
+    next(field for field in page.number_input if field.label == "Depth").set_value(8)
+    next(field for field in page.text_input if field.label == "Width").input("0.25")
+    page = page.run()
+    next(button for button in page.button if button.label == "Start").click().run()
+    (study,) = queries.studies(lab.store).to_pylist()
+    assert lmc.Spec.model_validate_json(study["spec"]).network == ResNetSpec(depth=8, width=0.25)
 
 
 def test_launch_says_what_a_study_takes_and_what_is_done_already(lab: Service, visit: Visit) -> None:

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from jobs import registry
-from jobs.cli import tables
 from jobs.cli.command import app, run
 from jobs.folder import LabFolder
+from jobs.headline import spread
 from jobs.lab import Lab, running
 
 Say = Callable[..., tuple[int, str, str]]
@@ -102,7 +102,7 @@ def test_dataset_is_another_word_for_data() -> None:
     [
         ("run lmc --pairs 0", ["--pairs 0", "greater than or equal to 1"]),
         ("run lmc --pairs -1 --network.width wide", ["--pairs -1", "--network.width wide", "valid integer"]),
-        ("run lmc --dataset cifar", ["--data cifar", "'digits' or 'mnist'"]),
+        ("run lmc --dataset cifar", ["--data cifar", "'digits', 'mnist'"]),
         ("run lmc --w.n-fix 70 16 16 64", ["--w.n-fix 70 16 16 64", "0 to 64"]),
         ("run lmc --preset huge", ["--preset", "huge", "smoke", "laptop", "paper"]),
         ("run lmc --pears 3", ["--pears", "--pairs"]),
@@ -176,9 +176,9 @@ def test_the_doctor_knows_a_database_of_a_newer_version(say: Say, tmp_path: Path
 
 
 def test_a_spread_shows_the_deviation_only_where_there_is_one() -> None:
-    assert tables.spread({"x": 0.6214, "x_std": 0.0936}, "x") == "0.621 ± 0.094"
-    assert tables.spread({"x": 0.6214, "x_std": None}, "x") == "0.621"
-    assert tables.spread({"x": None, "x_std": None}, "x") == "–"
+    assert spread(0.6214, 0.0936) == "0.621 ± 0.094"
+    assert spread(0.6214, None) == "0.621"
+    assert spread(None, None) == "–"
 
 
 @pytest.mark.slow

@@ -1,0 +1,222 @@
+"""Results of a landscape study: surfaces of the loss side by side, and how flat they are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import streamlit as st
+from pyarrow import parquet
+
+from app import parts, queries, wording
+from app.charts import flatness, surfaces, tables
+from app.charts.quantities import LOSS, QUANTITIES, Quantity
+from app.charts.surfaces import Look, Surface, Window
+from jobs.kinds.surface import FLAT, evaluated
+from symcore.data.sources import SOURCES
+
+Results = Mapping[str, pa.Table]
+Content = str | Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A study whose surfaces are drawn."""
+
+    heading: str
+    """Its name, where another one is drawn with it."""
+    spec: Mapping[str, Any]
+    results: Results
+
+
+def draw(study: Mapping[str, Any], results: Results) -> None:
+    """The view, renewed while surfaces are being evaluated."""
+    spec = study["spec"]
+    with st.container(horizontal=True, gap="medium"):
+        quantity = QUANTITIES[parts.choice("Quantity", "quantity", list(QUANTITIES))]
+        log = quantity is LOSS and parts.choice("Scale", "scale", ["log", "linear"]) == "log"
+        other = _other(study["study"])
+    going_on = queries.is_going_on(study["state"])
+
+    def part() -> bool:
+        now = queries.results(study["study"], study["state"]) if going_on else results
+        st.html(flatness.cards(spec["treatments"], now["summary"].to_pandas(), planned=spec["surfaces"]))
+        parts.note(
+            f"Flat share: how much of a random plane lies at most {FLAT:g} nats above the network in its middle. Barrier: "
+            "rise of the loss midway between three networks, mean ± sample standard deviation over their three pairs."
+        )
+        name = wording.study_title(study["title"], spec) if other else ""
+        shown = [Shown(name, spec, now), *([other] if other else [])]
+        st.subheader(f"{quantity.key.capitalize()} on planes of weights", anchor=False)
+        if apart := differences(*(one.spec for one in shown)):
+            st.warning(" ".join(["These surfaces do not compare.", *apart]), icon=":material/warning:")
+        _figure(shown, quantity, log=log)
+        return going_on
+
+    parts.live(part, going_on=going_on)
+    _definitions(spec)
+    _table(study["study"], spec, results)
+
+
+def _other(study: str) -> Shown | None:
+    """A finished study of this kind that is to stand below, if there are others and one is chosen."""
+    frame = queries.studies(parts.lab())
+    frame = frame[(frame["kind"] == "landscape") & (frame["state"] == "done") & (frame["study"] != study)]
+    if frame.empty:
+        return None
+    known = frame.set_index("study")
+    names = {name: f"{known.loc[name, 'heading']} ({name})" for name in known.index}
+    chosen = st.selectbox(
+        "Compare with",
+        list(names),
+        index=None,
+        format_func=names.get,
+        key="other",
+        placeholder="nothing",
+        width=360,
+    )
+    if chosen is None:
+        return None
+    return Shown(names[chosen], known.loc[chosen, "spec"], queries.results(chosen, "done"))
+
+
+def differences(*specs: Mapping[str, Any]) -> list[str]:
+    """Why surfaces of these studies do not compare, a sentence each; none where they do."""
+
+    def told(spec: Mapping[str, Any]) -> dict[str, str]:
+        images, of = _images(spec)
+        return {
+            "images": f"{spec['data']}, {images:,} of {of:,} {spec['split']} images"
+            + (f", seed {spec['subset_seed']}" if images < of else ""),
+            "span of the random planes": f"{spec['span']:g}",
+            "directions of the random planes": f"seed {spec['plane_seed']}",
+            "margin around three networks": f"{spec['margin']:g}",
+        }
+
+    found = [told(spec) for spec in specs]
+    apart = [name for name in found[0] if len({one[name] for one in found}) > 1]
+    return [f"Not the same {name}: {' / '.join(one[name] for one in found)}." for name in apart]
+
+
+def _images(spec: Mapping[str, Any]) -> tuple[int, int]:
+    """How many images every cell is evaluated on, and out of how many."""
+    of = SOURCES[spec["data"]].sizes[spec["split"]]
+    return evaluated(spec["data"], spec["split"], spec["images"]), of
+
+
+BRIEF = f"Flat share of random planes: cells at most {FLAT:g} nats above the network (%)"
+"""What the numbers of `brief` are."""
+
+
+def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) -> None:
+    """The answer alone, in one line or as cards."""
+    spec, summary = study["spec"], results["summary"].to_pandas()
+    if large:
+        st.html(flatness.cards(spec["treatments"], summary, planned=spec["surfaces"]))
+    else:
+        st.html(flatness.strip(spec["treatments"], summary))
+
+
+def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, Content]]:
+    """What can be downloaded beside the table: file name -> (label, content or what makes it)."""
+    name, spec = study["study"], study["spec"]
+    cells = results["surfaces"]
+    return {
+        f"{name}-planes.csv": ("Numbers of each surface (CSV)", tables.csv(results["planes"].to_pandas())),
+        f"{name}-marks.csv": ("Networks and midpoints (CSV)", tables.csv(results["marks"].to_pandas())),
+        f"{name}-surfaces.csv": ("All cells (CSV)", lambda: tables.csv(cells.to_pandas()).encode()),
+        f"{name}-surfaces.parquet": ("All cells (Parquet)", lambda: _parquet(cells)),
+        f"{name}-surfaces.npz": ("Surfaces as arrays (NPZ)", lambda: _arrays(spec, cells)),
+    }
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _arrays(spec: Mapping[str, Any], cells: pa.Table) -> bytes:
+    """Arrays x [column], y [row], loss and accuracy [row, column] of each surface; NaN where it is not known yet."""
+    arrays = {}
+    for (treatment, plane, network), own in cells.to_pandas().groupby(["treatment", "plane", "network"]):
+        positions = _window(spec, plane).at(np.arange(spec["cells"]))
+        named = f"{treatment}/{plane}/{network}"
+        arrays |= {f"{named}/x": positions, f"{named}/y": positions}
+        for quantity in QUANTITIES:
+            grid = np.full((spec["cells"], spec["cells"]), np.nan)
+            grid[own["row"], own["column"]] = own[quantity]
+            arrays[f"{named}/{quantity}"] = grid
+    sink = io.BytesIO()
+    np.savez_compressed(sink, **arrays)
+    return sink.getvalue()
+
+
+def _window(spec: Mapping[str, Any], plane: str) -> Window:
+    return surfaces.window(plane, spec[surfaces.REACH[plane]], spec["cells"])
+
+
+def _figure(shown: Sequence[Shown], quantity: Quantity, *, log: bool) -> None:
+    """All surfaces of all studies on one scale."""
+    first = shown[0].spec
+    frames = [{name: queries.surfaces(one.results[name]) for name in ("surfaces", "marks")} for one in shown]
+    values = pd.concat([frame["surfaces"][quantity.key] for frame in frames])
+    scale = surfaces.colours(values, quantity, SOURCES[first["data"]].classes, log=log)
+    many = max(len(one.spec["treatments"]) for one in shown)
+    rows = {}
+    for one, frame in zip(shown, frames, strict=True):
+        for heading, plane, network in _rows(one.spec):
+            rows[f"{one.heading} · {heading}" if one.heading else heading] = [
+                Surface(
+                    key,
+                    plane,
+                    _window(one.spec, plane),
+                    *(_only(frame[name], key, plane, network) for name in ("surfaces", "marks")),
+                )
+                for key in one.spec["treatments"]
+            ]
+    look = Look(quantity, first["split"], scale, surfaces.side(many))
+    drawing = None if values.empty else surfaces.figure(rows, look)
+    parts.chart(drawing, surfaces.height(len(rows), many), "surfaces", width="content")
+
+
+def _rows(spec: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Heading, kind of plane and network of each row of surfaces."""
+    directions = f"random directions of seed {spec['plane_seed']}"
+    around = [(f"Around network {n}, {directions}", "random", n) for n in range(spec["surfaces"])]
+    return [*around, ("Through three networks a, b and c", "through", 0)]
+
+
+def _only(frame: pd.DataFrame, treatment: str, plane: str, network: int) -> pd.DataFrame:
+    chosen = (frame["treatment"] == treatment) & (frame["plane"] == plane) & (frame["network"] == network)
+    return frame[chosen].drop(columns=["treatment", "label", "plane", "network"])
+
+
+def _definitions(spec: Mapping[str, Any]) -> None:
+    images, of = _images(spec)
+    drawn = f"the same {images:,} of {of:,}" if images < of else f"all {of:,}"
+    seed = f" (drawn by seed {spec['subset_seed']})" if images < of else ""
+    parts.note(
+        f"Every cell is evaluated on {drawn} {spec['split']} images{seed}; all surfaces share span, images and colours. "
+        "<b>Random planes</b> (Li et al. 2018): both directions are random, each filter scaled to the norm of the "
+        "network's own, so that 1 is as far as the weights are long; weights that are fixed do not move, and count in no "
+        "norm. <b>Through three networks</b> (Garipov et al. 2018): dots are the trained networks, diamonds the points "
+        "midway; the unit is the distance between a and b. Hover over a cell or a mark for its loss and accuracy."
+    )
+
+
+def _table(study: str, spec: Mapping[str, Any], results: Results) -> None:
+    summary = results["summary"].to_pandas()
+    told = flatness.columns(spec["treatments"], summary)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.subheader("Table", anchor=False, width="stretch")
+        parts.download("CSV", tables.csv(summary), f"{study}.csv", "At full precision; shares from 0 to 1.")
+        note = "loss landscapes: mean and sample standard deviation"
+        latex = tables.booktabs(spec["treatments"], told, note)
+        parts.download("LaTeX", latex, f"{study}.tex", "This table, for booktabs.")
+    st.html(tables.table(spec["treatments"], told))

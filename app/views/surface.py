@@ -1,0 +1,32 @@
+"""A surface run's results: loss and accuracy on its plane, as far as they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from app import parts, queries
+from app.charts import surfaces
+from app.charts.quantities import LOSS, QUANTITIES
+from app.charts.surfaces import Look, Surface
+from symcore.data.sources import SOURCES
+
+
+def draw(run: Mapping[str, Any]) -> None:
+    """Both quantities beside each other, in colours of their own."""
+    spec, lab = run["spec"], parts.lab()
+    plane = spec["plane"]
+    cells = queries.surfaces(queries.records(lab, "surface_cell", run["run"], limit=spec["cells"] ** 2))
+    marks = queries.surfaces(queries.records(lab, "surface_mark", run["run"]))
+    window = surfaces.window(plane["kind"], plane[surfaces.REACH[plane["kind"]]], spec["cells"])
+    one = Surface(queries.treatment(run["studies"]), plane["kind"], window, cells, marks)
+    for (key, quantity), column in zip(QUANTITIES.items(), st.columns(2, gap="medium"), strict=True):
+        classes = SOURCES[spec["data"]].classes
+        scale = surfaces.colours(cells[key], quantity, classes, log=quantity is LOSS)
+        look = Look(quantity, spec["split"], scale, surfaces.LARGEST)
+        with column:
+            st.subheader(f"{key.capitalize()} on the plane", anchor=False)
+            drawing = None if cells.empty else surfaces.figure({"": [one]}, look)
+            parts.chart(drawing, surfaces.height(1, 2), f"surface-{key}", width="content")

@@ -1,0 +1,155 @@
+"""The landscape study: what the loss looks like around trained networks and between them, treatment beside treatment.
+
+Each treatment trains its networks from the same seeds. Random planes lie around the first of them, along the same
+directions for every treatment; another plane goes through the first three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from jobs.designs import check_treatment, field_error
+from jobs.headline import Headline, Rows
+from jobs.kinds import surface, train
+from jobs.kinds.interpolate import Split
+from jobs.specs import DataName, PlannedRun, StudySpec, in_order, spec_hash
+from jobs.studies import landscape_results, lmc
+from symcore.networks.mlp import MLPSpec
+from symcore.networks.registry import NetworkSpec
+from symcore.training import Precision, TrainingSpec
+from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
+
+TreatmentName = Literal["standard", "sigma", "w"]
+ALL: tuple[TreatmentName, ...] = ("standard", "sigma", "w")
+
+
+class Spec(StudySpec):
+    """Surfaces of the loss around networks and on the plane through three of them, treatment beside treatment."""
+
+    title: ClassVar[str] = "Loss landscapes"
+
+    kind: Literal["landscape"] = "landscape"
+    data: DataName = "digits"
+    """Data set: digits ships with the lab, the others are downloaded."""
+    network: NetworkSpec = MLPSpec()
+    """Form of every network."""
+    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
+    """What is compared: standard networks, sigma- and W-Asymmetric networks."""
+    w: WAsymmetric = WAsymmetric()
+    """Settings of the W-Asymmetric networks."""
+    sigma: SigmaAsymmetric = SigmaAsymmetric()
+    """Settings of the sigma-Asymmetric networks."""
+    training: TrainingSpec = TrainingSpec()
+    """How networks are trained."""
+    networks: int = Field(default=3, ge=3, le=100)
+    """Networks per treatment; the first three span the plane through them."""
+    surfaces: int = Field(default=1, ge=0, le=100)
+    """Networks, from the first on, that get a random plane of their own."""
+    cells: surface.Side = 51
+    """Cells along each side of a surface; odd."""
+    span: surface.Span = 1.0
+    """Half the side of a random plane; at 1 its directions are as long as the network's own filters."""
+    margin: surface.Margin = 0.25
+    """How far the plane through three networks reaches beyond them, in distances between the first two."""
+    split: Split = "test"
+    """Part of the data set that every cell is evaluated on."""
+    images: surface.Images = 2000
+    """Images of it that are drawn, the same for every surface; 0: all."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seeds initialisation and shuffling of every network, the same for each treatment."""
+    mask_seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seeds masks, fixed weights and FiGLU's gates, which all networks of a treatment share."""
+    plane_seed: surface.Seed = 0
+    """Seeds the directions of the random planes."""
+    subset_seed: surface.Seed = 0
+    """Seeds which images are drawn."""
+    precision: Precision = "float32"
+    """Arithmetic of matrix products; tf32 is faster on a GPU."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.surfaces > self.networks:
+            msg = f"{self.surfaces} of {self.networks} networks; accepted: 0 to {self.networks}"
+            raise field_error(Spec, ("surfaces",), self.surfaces, msg)
+        if "w" in self.treatments:
+            check_treatment(Spec, ("w",), self.network, self.data, self.w)
+        return self
+
+
+NETWORKS = ("data", "network", "w", "sigma", "training")
+"""Settings that say which networks are trained."""
+PRESETS: dict[str, Spec] = {
+    "smoke": Spec(network=MLPSpec(width=64, depth=2), training=TrainingSpec(epochs=15), cells=21),
+    "laptop": Spec(),
+    "paper": Spec(**{name: getattr(lmc.PRESETS["paper"], name) for name in NETWORKS}),
+}
+"""Digits in seconds; digits at the demo's size; the networks of the paper's LMC experiment on MNIST."""
+
+
+def expand(spec: Spec) -> list[PlannedRun]:
+    """The study's runs in an order in which each comes after its inputs."""
+    settings: dict[TreatmentName, Treatment] = {"standard": Standard(), "sigma": spec.sigma, "w": spec.w}
+    return [run for name in spec.treatments for run in _treated(spec, name, settings[name])]
+
+
+def _treated(spec: Spec, name: TreatmentName, treatment: Treatment) -> Iterator[PlannedRun]:
+    """All runs of one treatment."""
+    trained = train.Spec(
+        data=spec.data,
+        network=spec.network,
+        treatment=treatment,
+        training=spec.training,
+        seeds=tuple(spec.seed * lmc.SEEDS_APART + network for network in range(spec.networks)),
+        mask_seeds=() if isinstance(treatment, Standard) else (spec.mask_seed * lmc.SEEDS_APART,),
+        precision=spec.precision,
+    )
+    yield PlannedRun(f"{name}/train/0", trained)
+    for network in range(spec.surfaces):
+        around = surface.RandomPlane(member=network, seed=spec.plane_seed, span=spec.span)
+        yield PlannedRun(f"{name}/random/{network}", _surface(spec, trained, around))
+    yield PlannedRun(f"{name}/through/0", _surface(spec, trained, surface.ThroughPlane(margin=spec.margin)))
+
+
+def _surface(spec: Spec, trained: train.Spec, plane: surface.PlaneSpec) -> surface.Spec:
+    return surface.Spec(
+        data=spec.data,
+        source=spec_hash(trained),
+        plane=plane,
+        cells=spec.cells,
+        split=spec.split,
+        images=spec.images,
+        subset_seed=spec.subset_seed,
+        precision=spec.precision,
+    )
+
+
+RECORDS = ("surface_cell", "surface_mark")
+
+
+def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """What is known so far: tables "summary" (treatments), "planes", "surfaces" (all cells) and "marks" on them.
+
+    Args:
+        spec: the study.
+        roles: the run that plays each role.
+        tables: "surface_cell" and "surface_mark" with a `run` column.
+    """
+    cells = landscape_results.by_surface(tables["surface_cell"], roles, ("row", "column"))
+    marks = landscape_results.by_surface(tables["surface_mark"], roles, ("name",))
+    planes = landscape_results.by_plane(cells, marks, spec.cells**2)
+    images = surface.evaluated(spec.data, spec.split, spec.images)
+    return {
+        "summary": landscape_results.summary(planes, marks, spec.split, images),
+        "planes": planes,
+        "surfaces": cells,
+        "marks": marks,
+    }
+
+
+def headline(tables: Mapping[str, Rows]) -> Headline:
+    """One row per treatment: how flat the loss is around a network, and the barrier between networks."""
+    return landscape_results.headline(tables["summary"])
