@@ -1,0 +1,106 @@
+"""The chart of measured symmetry: how far each transformation of the weights moves a network's outputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app import theme
+from app.charts import labels
+from symcore.symmetry.inspector import EPSILON, TRANSFORMATIONS
+
+HEIGHT = 400
+"""Pixels of the chart."""
+NAMES = {
+    "swap": "two neurons swapped",
+    "permutation": "all neurons permuted",
+    "scale": "one layer scaled",
+    "shift": "one layer's rows shifted",
+}
+"""Transformations in words, from top to bottom."""
+LOWEST = 1e-17
+"""Left end of the axis; changes below it, exact zeros among them, are drawn there."""
+HIGHEST, WORDS = 1e3, 5.0
+"""Right end of the axis, and where the treatments' names begin, right of all dots."""
+ROOM = 0.62
+"""Height of the lanes of a transformation together, in rows."""
+TOP = -0.85
+"""Upper end of the vertical axis, in rows, which leaves room for the name of the dashed rule."""
+
+
+def placed(changes: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """The dots with their places: a row per transformation, in it a lane per treatment.
+
+    Args:
+        changes: Columns treatment, transformation, draw, change.
+        order: Treatments from top to bottom.
+
+    Returns:
+        These with y, at (change where it can be drawn), role, words (roles), label and told (the transformation).
+    """
+    names = [name for name in TRANSFORMATIONS if name in set(changes["transformation"])]
+    row = changes["transformation"].map(names.index)
+    lane = changes["treatment"].map(list(order).index)
+    step = ROOM / max(1, len(order) - 1)
+    return changes.assign(
+        y=row + (lane - (len(order) - 1) / 2) * step,
+        at=changes["change"].clip(LOWEST, HIGHEST),
+        role=changes["treatment"].map(theme.role),
+        words=changes["treatment"].map(lambda key: theme.words(theme.role(key))),
+        label=changes["treatment"].map(lambda key: theme.treatment(key).label),
+        told=changes["transformation"].map(NAMES),
+    )
+
+
+def dots(changes: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
+    """A dot per draw on a logarithmic axis, and a rule where float64's rounding is.
+
+    Args:
+        changes: Columns treatment, transformation, draw, change.
+        order: Treatments from top to bottom.
+    """
+    points = placed(changes, order)
+    names = [NAMES[name] for name in TRANSFORMATIONS if name in set(changes["transformation"])]
+    decades = [10.0**power for power in range(-16, 1, 4)]
+    ticks = alt.Axis(values=decades, format="~e", grid=True)
+    scale = alt.Scale(type="log", domain=[LOWEST, HIGHEST], nice=False)
+    x = alt.X("at:Q", title="relative change of the outputs", scale=scale, axis=ticks)
+    rows = alt.Axis(
+        title=None,
+        grid=False,
+        values=list(range(len(names))),
+        labelExpr=f"{json.dumps(names)}[datum.value]",
+        minExtent=150,
+        labelLimit=180,
+    )
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[len(names) - 0.5, TOP], nice=False, zero=False), axis=rows)
+    told = [
+        alt.Tooltip("label:N", title="treatment"),
+        alt.Tooltip("told:N", title="transformation"),
+        alt.Tooltip("draw:O", title="draw"),
+        alt.Tooltip("change:Q", title="change", format=".2e"),
+    ]
+    names_of_lanes = points.drop_duplicates(["transformation", "treatment"]).assign(at=WORDS)
+    floor = pd.DataFrame({"at": [EPSILON], "y": [TOP], "told": ["rounding of float64"]})
+    between = alt.Chart(pd.DataFrame({"y": np.arange(len(names) - 1) + 0.5}))
+    layers = [
+        between.mark_rule(strokeWidth=1, opacity=0.35, tooltip=None).encode(y=y, color=theme.fixed("rule")),
+        alt.Chart(floor)
+        .mark_rule(strokeDash=[4, 3], strokeWidth=1.25, tooltip=None)
+        .encode(x=x, color=theme.fixed("muted")),
+        alt.Chart(floor)
+        .mark_text(align="left", baseline="top", dx=6, fontSize=labels.FONT, tooltip=None)
+        .encode(x=x, y=y, text="told:N", color=theme.fixed("muted")),
+        alt.Chart(points)
+        .mark_circle(size=52, opacity=0.6)
+        .encode(x=x, y=y, color=theme.paint("role"), tooltip=told),
+        alt.Chart(names_of_lanes)
+        .mark_text(align="left", baseline="middle", fontSize=labels.FONT, tooltip=None)
+        .encode(x=x, y=y, text="label:N", color=theme.paint("words")),
+    ]
+    spoken = f"Relative change of the outputs, one dot per draw, for {', '.join(points['label'].unique())}"
+    return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))

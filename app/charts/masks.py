@@ -1,0 +1,77 @@
+"""Pictures of what is fixed in a layer: a pixel per weight, or a sample of rows and columns of a large layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+LIMIT = 128
+"""Rows, or columns, of weights that a picture shows at most."""
+PIXELS = 256
+"""Pixels of a picture's longer side, about."""
+NEGATIVE, POSITIVE, ZERO = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x7A, 0x7F, 0x87)
+"""Colours of fixed weights by their sign, readable on both themes (Okabe-Ito, and the standard networks' grey)."""
+FAINTEST, TRAINABLE = 0.3, 0.14
+"""Opacity of the smallest fixed weights, and of what is trained, which has no colour of its own."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a layer looks like."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    """[height, width, 4], colour and opacity."""
+    told: str
+    """Its shape, how much of it is fixed, and which part of it is shown."""
+
+
+def every(size: int) -> int:
+    """Which of `size` rows or columns a picture shows: every one, every second, ..."""
+    return -(-size // LIMIT)
+
+
+def picture(name: str, fixed: Tensor, trainable: Tensor) -> Picture:
+    """A layer's fixed weights, blue below zero and orange above; the greater the more opaque.
+
+    A large layer is sampled, every n-th row and column, so that a pixel is always one weight and never a mean.
+
+    Args:
+        name: of the layer.
+        fixed: F, [out, in] or [out, in, k, k], whose columns are then all weights of a row.
+        trainable: D, alike, true where a weight is trained.
+    """
+    values, free = fixed.flatten(1).numpy(), trainable.flatten(1).numpy()
+    rows, columns = values.shape
+    down, across = every(rows), every(columns)
+    zoom = max(1, PIXELS // max(-(-rows // down), -(-columns // across)))
+    drawn = _colours(values[::down, ::across], free[::down, ::across])
+    return Picture(name, drawn.repeat(zoom, axis=0).repeat(zoom, axis=1), _told(fixed, free, down, across))
+
+
+def _colours(values: NDArray[np.float32], free: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """[row, column] to [row, column, 4]; weights of twice the root mean square are drawn in full."""
+    spread = float(np.sqrt(np.mean(values[~free] ** 2))) if not free.all() else 1.0
+    strength = np.minimum(1.0, np.abs(values) / (2 * spread or 1.0))
+    opacity = np.where(free, TRAINABLE, np.where(values == 0, 1.0, FAINTEST + (1 - FAINTEST) * strength))
+    sign = np.where(free, 0, np.sign(values)).astype(int)
+    colour = np.array([ZERO, POSITIVE, NEGATIVE], dtype=np.uint8)[sign]
+    return np.concatenate([colour, np.round(255 * opacity)[..., None].astype(np.uint8)], axis=-1)
+
+
+def _told(fixed: Tensor, free: NDArray[np.bool_], down: int, across: int) -> str:
+    shape = " × ".join(map(str, fixed.shape))
+    share = 1 - free.mean()
+    told = f"{shape}, {share:.1%} fixed" if share < 1 else f"{shape}, all fixed"
+    sampled = [
+        f"every {_ordinal(step)} {what}" for step, what in ((down, "row"), (across, "column")) if step > 1
+    ]
+    return told + (f"; shown: {' and '.join(sampled)}" if sampled else "")
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

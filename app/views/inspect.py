@@ -1,0 +1,97 @@
+"""An inspect run's results: its permutations, its measured changes, and pictures of what is fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+import torch
+
+from app import parts, queries
+from app.charts import changes, masks
+from jobs.inputs import WEIGHTS
+from symcore.population import load
+
+
+def _square(colour: tuple[int, int, int]) -> str:
+    return f'<i class="lab-swatch" style="background:rgb{colour}"></i>'
+
+
+LEGEND = (
+    f"A pixel is one weight: {_square(masks.POSITIVE)} where it is fixed above zero, {_square(masks.NEGATIVE)} below, the "
+    f"greater the stronger; {_square(masks.ZERO)} where it is fixed at zero; pale where it is trained. Rows are the neurons "
+    "that a layer computes, columns what it reads."
+)
+
+
+NARROWEST = 190
+"""Pixels that a picture has at least for itself and its words."""
+
+
+def draw(run: Mapping[str, Any]) -> None:
+    """The groups of neurons, a dot per transformation, and the pictures."""
+    lab = parts.lab()
+    groups, measured = (
+        queries.records(lab, table, run["run"]) for table in ("symmetry_group", "symmetry_change")
+    )
+    treatment = queries.treatment(run["studies"])
+    st.subheader("Change under each transformation", anchor=False)
+    shown = measured.assign(treatment=treatment)
+    chart = None if shown.empty else changes.dots(shown, [treatment])
+    parts.chart(chart, changes.HEIGHT, "changes")
+    st.subheader("Neurons", anchor=False)
+    if groups.empty:
+        st.skeleton(height=140)
+        return
+    number, text = st.column_config.NumberColumn, st.column_config.TextColumn
+    st.dataframe(
+        groups,
+        hide_index=True,
+        column_config={
+            "group": text("Layer"),
+            "size": number("Neurons"),
+            "cells": number("Told apart", help="Classes of neurons that colour refinement tells apart."),
+            "axes": text("Weights", width="large", help="Parameters and the axes on which the neurons lie."),
+        },
+        alt="Groups of neurons",
+    )
+    st.subheader("What is fixed", anchor=False)
+    pictures(lab.run_folder(run["run"]) / WEIGHTS)
+
+
+def pictures(weights: Path) -> None:
+    """A picture for each layer of the network in a file, or why there is none."""
+    if not weights.is_file():
+        parts.note("The network's file is gone from the run's folder, so that its masks cannot be drawn.")
+        return
+    drawn = fixed_layers(weights)
+    if not drawn:
+        parts.note("Nothing: every weight is trained.")
+        return
+    with st.container(horizontal=True, gap="medium"):
+        for layer in drawn:
+            with st.container(width=max(NARROWEST, layer.pixels.shape[1])):
+                spoken = f"Fixed weights of {layer.name}, {layer.told}"
+                st.image(layer.pixels, output_format="PNG", width=layer.pixels.shape[1], alt=spoken)
+                st.caption(f"**{layer.name}**  \n{layer.told}")
+
+
+@lru_cache(maxsize=64)
+def fixed_layers(weights: Path) -> tuple[masks.Picture, ...]:
+    """What the network in a file holds fixed: F beside D, or FiGLU's F; a run's file never changes."""
+    network = load(weights)
+    order = [*dict(network.network.named_buffers()), *network.parameters]
+    trainable = {
+        name: torch.zeros_like(b, dtype=torch.bool) for name, b in network.buffers.items() if b.ndim > 1
+    }
+    fixed = {name: network.buffers[name] for name in trainable}
+    if network.asymmetry is not None:
+        trainable, fixed = trainable | network.asymmetry.trainable, fixed | network.asymmetry.fixed
+    return tuple(
+        masks.picture(name.rpartition(".")[0] or name, fixed[name], trainable[name])
+        for name in order
+        if name in fixed
+    )

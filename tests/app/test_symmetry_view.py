@@ -1,0 +1,181 @@
+"""The symmetry study's page says what was found, draws it on one scale, and pictures what is fixed pixel by pixel."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import Visit
+from streamlit.testing.v1 import AppTest
+
+from app import theme
+from app.charts import changes, masks
+from app.views import symmetry as symmetry_view
+from jobs import offline, queries
+from jobs.progress_line import ProgressLine
+from jobs.service import Service
+from jobs.studies import symmetry
+from symcore.symmetry.automorphisms import Certificate
+from symcore.symmetry.inspector import EPSILON
+
+SMOKE = symmetry.PRESETS["smoke"].model_copy(update={"draws": 2})
+ORDER = ["standard", "sigma", "w"]
+
+
+def measured() -> pd.DataFrame:
+    """Three draws of every transformation of three treatments; a standard network's swaps change nothing at all."""
+    rows = [
+        {
+            "treatment": key,
+            "transformation": name,
+            "draw": draw,
+            "change": 0.0 if key == "standard" else 0.1 * (draw + 1),
+        }
+        for key in ORDER
+        for name in changes.NAMES
+        for draw in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_every_draw_is_a_dot_in_the_lane_of_its_treatment() -> None:
+    points = changes.placed(measured(), ORDER)
+    lanes = points.groupby(["transformation", "treatment"], sort=False)["y"].agg(["min", "max"])
+    assert (lanes["min"] == lanes["max"]).all()
+    assert lanes["min"].is_unique
+    for row, name in enumerate(changes.NAMES):
+        assert (points.loc[points["transformation"] == name, "y"].round() == row).all()
+    assert points["at"].between(changes.LOWEST, changes.WORDS).all()
+    assert (points.loc[points["change"] == 0, "at"] == changes.LOWEST).all()
+
+
+@pytest.mark.parametrize("left_out", [[], ["scale", "shift"]])
+def test_the_chart_marks_rounding_and_names_each_lane_in_its_colour(left_out: list[str]) -> None:
+    frame = measured()
+    chart = changes.dots(frame[~frame["transformation"].isin(left_out)], ORDER).to_dict()
+    rows = {name: pd.DataFrame(data) for name, data in chart["datasets"].items()}
+    marks = {layer["mark"]["type"]: layer for layer in chart["layer"]}
+    dots, words = (rows[marks[kind]["data"]["name"]] for kind in ("circle", "text"))
+    number = len(changes.NAMES) - len(left_out)
+    assert len(dots) == 3 * 3 * number
+    assert len(words) == 3 * number
+    assert set(words["words"]) <= set(theme.ROLES)
+    assert any(
+        frame.get("told", pd.Series()).tolist() == ["rounding of float64"] and frame["at"][0] == EPSILON
+        for frame in rows.values()
+    )
+    scales = [layer["encoding"]["x"]["scale"] for layer in chart["layer"] if "x" in layer["encoding"]]
+    assert all(scale["type"] == "log" for scale in scales)
+    axis = marks["circle"]["encoding"]["y"]["axis"]
+    assert axis["values"] == list(range(number))
+    for layer in chart["layer"]:
+        if "field" in layer["encoding"]["color"]:
+            assert layer["encoding"]["color"]["scale"] == {"domain": list(theme.ROLES), "range": "category"}
+
+
+def test_a_pixel_is_a_weight_coloured_by_its_sign() -> None:
+    fixed = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.0, 0.5]])
+    trainable = torch.tensor([[False, True, False], [True, False, False]])
+    picture = masks.picture("layer", fixed, trainable)
+    zoom = masks.PIXELS // 3
+    assert picture.pixels.shape == (2 * zoom, 3 * zoom, 4)
+    one = picture.pixels[::zoom, ::zoom]
+    np.testing.assert_array_equal(one.repeat(zoom, 0).repeat(zoom, 1), picture.pixels)
+    assert tuple(one[0, 0, :3]) == tuple(one[1, 2, :3]) == masks.POSITIVE
+    assert tuple(one[0, 2, :3]) == masks.NEGATIVE
+    assert tuple(one[1, 1]) == (*masks.ZERO, 255)
+    assert one[0, 1, 3] == one[1, 0, 3] < 255 * masks.FAINTEST
+    assert one[0, 0, 3] > one[0, 2, 3] > one[1, 2, 3]
+    assert picture.told == "2 × 3, 66.7% fixed"
+
+
+@pytest.mark.parametrize(
+    ("shape", "down", "across"), [((512, 784), 4, 7), ((10, 512), 1, 4), ((16, 16, 3, 3), 1, 2)]
+)
+def test_a_large_layer_is_sampled_and_says_how(shape: tuple[int, ...], down: int, across: int) -> None:
+    fixed = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    picture = masks.picture("layer", fixed, torch.zeros(shape, dtype=torch.bool))
+    values = fixed.flatten(1)[::down, ::across].numpy()
+    zoom = picture.pixels.shape[1] // values.shape[1]
+    assert max(picture.pixels.shape) <= masks.PIXELS
+    positive = (picture.pixels[::zoom, ::zoom, :3] == masks.POSITIVE).all(axis=-1)
+    np.testing.assert_array_equal(positive, values > 0)
+    told = " and ".join(
+        f"every {n}{'nd' if n == 2 else 'th'} {what}"
+        for n, what in ((down, "row"), (across, "column"))
+        if n > 1
+    )
+    assert picture.told.endswith(f"all fixed; shown: {told}")
+
+
+@pytest.fixture(scope="module")
+def carried_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke preset, carried out without a server."""
+    out = tmp_path_factory.mktemp("out") / "symmetry"
+    offline.prepare(SMOKE, out, resume=False)
+    place = offline.Place(out, out / "data", "cpu")
+    assert offline.study(SMOKE, place, offline.Stop(), ProgressLine(sys.stderr)).state == "done"
+    return out
+
+
+def words(page: AppTest) -> str:
+    said = [*page.html, *page.subheader, *page.caption, *page.markdown]
+    return "\n".join(str(element.value if hasattr(element, "value") else element.proto) for element in said)
+
+
+def test_a_finished_study_shows_orders_changes_and_masks(
+    lab: Service, visit: Visit, carried_out: Path
+) -> None:
+    lab.import_folder(carried_out)
+    (study,) = queries.studies(lab.store)["study"].to_pylist()
+    page = visit("study", id=study)
+    said = words(page)
+    assert re.findall(r"\*\*(.+?)\*\*  \n", said) == ["hidden.0.linear", "hidden.1.linear", "readout"]
+    assert said.count('class="lab-card"') == 3
+    assert ">178.2</sup>" in said
+    assert said.count(">None<") == 2
+    assert "What a norm allows" in said
+    assert "12.5% fixed" in said
+    gates = words(visit("study", id=study, fixed="σ-Asymmetric"))
+    assert gates.count("64 × 64, all fixed") == 2
+    for url in ("", "studies"):
+        assert ">178.2</sup>" in words(visit(url))
+    for run in queries.study(lab.store, study)["runs"]:
+        told = words(visit("run", id=run["run"]))
+        assert ("every weight is trained" in told) is run["role"].startswith("standard")
+
+
+def test_every_way_of_knowing_an_order_has_words() -> None:
+    assert set(symmetry_view.CERTIFICATES) == set(get_args(Certificate))
+
+
+@pytest.mark.parametrize("preset", symmetry.PRESETS)
+def test_launch_starts_exactly_the_preset_it_shows(lab: Service, visit: Visit, preset: str) -> None:
+    page = visit("launch", study="symmetry", preset=preset)
+    next(button for button in page.button if button.label == "Start").click().run()
+    (study,) = queries.studies(lab.store).to_pylist()
+    assert symmetry.Spec.model_validate_json(study["spec"]) == symmetry.PRESETS[preset]
+
+
+def test_a_study_on_its_way_has_dashes(lab: Service, visit: Visit) -> None:
+    study = lab.submit(SMOKE)
+    said = words(visit("study", id=study))
+    assert said.count("not inspected yet") == 3
+    run = queries.study(lab.store, study)["roles"]["w/inspect/0"]
+    visit("run", id=run)
+
+
+def test_masks_that_are_gone_are_told_in_words(lab: Service, visit: Visit, carried_out: Path) -> None:
+    lab.import_folder(carried_out)
+    (study,) = queries.studies(lab.store)["study"].to_pylist()
+    run: dict[str, Any] = next(
+        r for r in queries.study(lab.store, study)["runs"] if r["role"] == "w/inspect/0"
+    )
+    (lab.run_folder(run["run"]) / "weights.safetensors").unlink()
+    assert "gone from the run's folder" in words(visit("study", id=study))
