@@ -1,0 +1,158 @@
+"""The barrier matrix: is there a barrier between any two of several networks, before and after alignment?
+
+Each treatment trains its networks from the same seeds; paths join all pairs. Git Re-Basin aligns the standard networks,
+the second of each pair to the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Annotated, ClassVar, Literal, Self
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from jobs.designs import check_treatment
+from jobs.headline import Headline, Rows
+from jobs.kinds import align, interpolate, train
+from jobs.specs import DataName, PlannedRun, RunSpec, StudySpec, in_order, spec_hash
+from jobs.studies import lmc_results
+from jobs.studies.lmc import ALL, SEEDS_APART, TreatmentName
+from symcore.networks.mlp import MLPSpec
+from symcore.networks.registry import NetworkSpec
+from symcore.training import Precision, TrainingSpec
+from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
+
+
+class Spec(StudySpec):
+    """Barriers between all pairs of several networks, treatment beside treatment."""
+
+    title: ClassVar[str] = "Barrier matrix"
+    order: ClassVar[int] = 1
+
+    kind: Literal["matrix"] = "matrix"
+    data: DataName = "digits"
+    """Data set: digits ships with the lab, the others are downloaded."""
+    network: NetworkSpec = MLPSpec()
+    """Form of every network."""
+    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks."""
+    w: WAsymmetric = WAsymmetric()
+    """Settings of the W-Asymmetric networks."""
+    sigma: SigmaAsymmetric = SigmaAsymmetric()
+    """Settings of the sigma-Asymmetric networks."""
+    restarts: int = Field(default=1, ge=1, le=1000)
+    """Git Re-Basin's ascents for each pair, of which the best is kept."""
+    training: TrainingSpec = TrainingSpec()
+    """How networks are trained."""
+    networks: int = Field(default=6, ge=2, le=30)
+    """Networks per treatment; every pair of them is joined by a path."""
+    points: interpolate.Points = 25
+    """Points on each path, endpoints included; odd."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seeds initialisation and shuffling of every network, the same for each treatment."""
+    mask_seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seeds masks, fixed weights and FiGLU's gates, which all networks of a treatment share."""
+    precision: Precision = "float32"
+    """Arithmetic of matrix products; tf32 is faster on a GPU."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if "w" in self.treatments:
+            check_treatment(Spec, ("w",), self.network, self.data, self.w)
+        return self
+
+
+PRESETS: dict[str, Spec] = {
+    "smoke": Spec(
+        network=MLPSpec(width=64, depth=2), training=TrainingSpec(epochs=15), networks=4, points=11
+    ),
+    "laptop": Spec(),
+    "paper": Spec(
+        data="mnist",
+        network=MLPSpec(width=512),
+        w=WAsymmetric(n_fix=(64, 64, 64, 256), kappa=(1, 1, 0.5, 0.25)),
+        sigma=SigmaAsymmetric(std=1),
+        training=TrainingSpec(epochs=25),
+        networks=10,
+    ),
+}
+"""Digits in seconds; digits as the demo of the LMC study trains them; the paper's networks on MNIST (appendix E.1)."""
+
+
+def pairs(networks: int) -> tuple[tuple[int, int], ...]:
+    """All pairs (a, b) with a < b, in the order in which runs number them."""
+    return tuple(combinations(range(networks), 2))
+
+
+def expand(spec: Spec) -> list[PlannedRun]:
+    """The study's runs in an order in which each comes after its inputs."""
+    settings: dict[TreatmentName, Treatment] = {"standard": Standard(), "sigma": spec.sigma, "w": spec.w}
+    return [run for name, treatment in settings.items() for run in _treated(spec, name, treatment)]
+
+
+def _treated(spec: Spec, name: TreatmentName, treatment: Treatment) -> Iterator[PlannedRun]:
+    """All runs of one kind of network."""
+    aligned = name == "standard" and "rebasin" in spec.treatments
+    if name not in spec.treatments and not aligned:
+        return
+    trained = train.Spec(
+        data=spec.data,
+        network=spec.network,
+        treatment=treatment,
+        training=spec.training,
+        seeds=tuple(spec.seed * SEEDS_APART + network for network in range(spec.networks)),
+        mask_seeds=() if isinstance(treatment, Standard) else (spec.mask_seed * SEEDS_APART,),
+        precision=spec.precision,
+    )
+    yield PlannedRun(f"{name}/train/0", trained)
+    if name in spec.treatments:
+        yield PlannedRun(f"{name}/path/0", _paths(spec, trained))
+    if aligned:
+        matched = align.Spec(
+            source=spec_hash(trained), pairs=pairs(spec.networks), restarts=spec.restarts, seed=spec.seed
+        )
+        yield PlannedRun("rebasin/align/0", matched)
+        yield PlannedRun("rebasin/path/0", _paths(spec, trained, matched))
+
+
+def _paths(spec: Spec, trained: train.Spec, matched: RunSpec | None = None) -> interpolate.Spec:
+    return interpolate.Spec(
+        data=spec.data,
+        source=spec_hash(trained),
+        alignment=spec_hash(matched) if matched else None,
+        pairs=pairs(spec.networks),
+        points=spec.points,
+        precision=spec.precision,
+    )
+
+
+RECORDS = ("path_point",)
+
+
+def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """What is known so far: tables "summary" (treatments) and "pairs", whose networks a and b are named.
+
+    Args:
+        spec: the study.
+        roles: the run that plays each role.
+        tables: "path_point" with a `run` column.
+    """
+    paths = lmc_results.paths(tables["path_point"], roles, block=0)
+    found = lmc_results.by_pair(paths)
+    ends = pairs(spec.networks)
+    numbers = found["pair"].to_pylist()
+    for place, name in enumerate(("a", "b")):
+        found = found.add_column(place, name, pa.array([ends[n][place] for n in numbers], pa.int64()))
+    return {"summary": lmc_results.summary(paths, {}), "pairs": found}
+
+
+def headline(tables: Mapping[str, Rows]) -> Headline:
+    """One row per treatment: loss barriers over all pairs, and endpoints, on the test images."""
+    found = lmc_results.headline(tables["summary"])
+    caption = (
+        "Test set. Barriers are rises of the loss, mean ± sample standard deviation over\n"
+        "all pairs, which share networks; endpoints are counted once for each pair."
+    )
+    return Headline(found.columns, found.rows, caption)
