@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from jobs import registry
 from jobs.cli.command import app
 from jobs.cli.help import as_typed
+from jobs.specs import changes
 
 MARK = "<!-- From here on written by `make docs`. -->\n"
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -45,20 +47,23 @@ def _section(what: str, name: str, module: registry.Kind | registry.Study) -> st
     return heading + fields + _presets(getattr(module, "PRESETS", {}))
 
 
-def _rows(schema: Schema, definitions: dict[str, Schema], prefix: str) -> Iterator[str]:
+def _rows(schema: Schema, definitions: dict[str, Schema], prefix: str, whose: str = "") -> Iterator[str]:
     """One row for each leaf; a nested model's fields follow under its name, those of each member of a union too."""
     for name, field in schema["properties"].items():
         members = [_resolve(member, definitions) for member in field.get("oneOf", [field])]
         if all("properties" in member for member in members):
-            kinds = [f"`{member['properties']['kind']['const']}`" for member in members if len(members) > 1]
+            kinds = [member["properties"]["kind"]["const"] for member in members if len(members) > 1]
             if kinds:
-                yield f"| `{prefix}{name}.kind` | {', '.join(kinds)} | required | {_cell(field['description'])} |"
-            for member in members:
-                yield from _rows(member, definitions, f"{prefix}{name}.")
+                accepted = ", ".join(f"`{known}`" for known in kinds)
+                default = field.get("default", {}).get("kind", "required")
+                yield f"| `{prefix}{name}.kind` | {accepted} | {default} | {_cell(field['description'])} |"
+            for member, kind in zip_longest(members, kinds):
+                yield from _rows(member, definitions, f"{prefix}{name}.", f"{kind}: " if kind else "")
         elif "const" not in field:
             default = _plain(field["default"]) or "empty" if "default" in field else "required"
             accepted = _accepted(field, definitions)
-            yield f"| `{prefix}{name}` | {accepted} | {default} | {_cell(field.get('description', ''))} |"
+            meaning = _cell(whose + field.get("description", ""))
+            yield f"| `{prefix}{name}` | {accepted} | {default} | {meaning} |"
 
 
 def _resolve(schema: Schema, definitions: dict[str, Schema]) -> Schema:
@@ -93,10 +98,7 @@ def _presets(presets: dict[str, Any]) -> str:
     """What each preset changes from the defaults."""
     if not presets:
         return ""
-    lines = [
-        f"| `{name}` | {_changes(spec.model_dump(mode='json', exclude_defaults=True))} |"
-        for name, spec in presets.items()
-    ]
+    lines = [f"| `{name}` | {_changes(changes(spec))} |" for name, spec in presets.items()]
     return "\n| preset | changes from the defaults |\n| --- | --- |\n" + "\n".join(lines) + "\n"
 
 
