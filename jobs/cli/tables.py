@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -20,19 +21,17 @@ STATE_STYLES = {
 }
 
 
-def result(kind: str, tables: Mapping[str, Rows]) -> Table:
-    """The table that answers a study's question, as the study itself puts it; fits 80 columns."""
+def result(kind: str, tables: Mapping[str, Rows]) -> Group:
+    """The table that answers a study's question and what it means, as the study itself puts it; fits 80 columns."""
     found = registry.studies()[kind].headline(tables)
-    table = Table(
-        box=None, padding=(0, 2, 0, 0), pad_edge=False, caption_justify="left", caption=found.caption
-    )
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     lines = max(heading.count("\n") for heading in found.columns)
     for place, heading in enumerate(found.columns):
         low = "\n" * (lines - heading.count("\n")) + heading
         table.add_column(low, justify="right" if place else "left", no_wrap=True)
     for row in found.rows:
         table.add_row(*map(Text, row))
-    return table
+    return Group(table, Text(found.caption, style="table.caption"))
 
 
 def listing(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
