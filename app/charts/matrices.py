@@ -8,6 +8,7 @@ import altair as alt
 import pandas as pd
 
 from app import theme
+from app.charts import legends
 from app.charts.quantities import Quantity
 
 WIDTH = 955
@@ -119,19 +120,7 @@ def _numbers(whole: pd.DataFrame, x: alt.X, y: alt.Y, quantity: Quantity) -> lis
 
 def _legend(title: str, quantity: Quantity, pixels: int) -> alt.Legend:
     """What the colours are, in lines that fit beside the last matrix."""
-    muted = alt.ExprRef("scale('color', 'muted')")
     words, _, unit = title.rpartition(" (")
     *first, last, noun = words.split(" ")
-    return alt.Legend(
-        title=[" ".join(first), f"{last} {noun}", f"({unit}"],
-        format=f".{max(0, quantity.digits - 1)}f",
-        tickCount=5,
-        gradientLength=pixels - 48,
-        gradientThickness=14,
-        labelColor=muted,
-        titleColor=muted,
-        titleFontWeight="normal",
-        titleFontSize=12,
-        labelFontSize=11.5,
-        offset=18,
-    )
+    lines = [" ".join(first), f"{last} {noun}", f"({unit}"]
+    return legends.gradient(lines, pixels - 48, format=f".{max(0, quantity.digits - 1)}f", tickCount=5)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from app import theme
-from app.charts import labels
+from app.charts import labels, legends
 from app.charts.quantities import LOSS, QUANTITIES, Quantity
 from symcore.landscape.surfaces import rounds
 from symcore.metrics import Array
@@ -310,21 +310,7 @@ def _legend(look: Look) -> alt.Legend:
     if scale.clipped:
         title.append(f"clipped at {scale.high:.2g}")
         told = f"datum.value >= {scale.high} ? '≥ ' + datum.label : datum.label"
-    muted = alt.ExprRef("scale('color', 'muted')")
-    return alt.Legend(
-        title=title,
-        labelExpr=told,
-        values=_ticks(look),
-        format=".2~r",
-        gradientLength=look.side,
-        gradientThickness=14,
-        labelColor=muted,
-        titleColor=muted,
-        titleFontWeight="normal",
-        titleFontSize=12,
-        labelFontSize=11.5,
-        offset=18,
-    )
+    return legends.gradient(title, look.side, labelExpr=told, values=_ticks(look), format=".2~r")
 
 
 def _ticks(look: Look) -> list[float]:

@@ -85,6 +85,17 @@ def trained_source(
     return found
 
 
+def check_data(model: type[RunSpec], data: str, source: SpecHash, trained: TrainSpec) -> None:
+    """Makes sure that networks are evaluated on the data set on which they were trained.
+
+    Raises:
+        ValidationError: if it is another.
+    """
+    if data != trained.data:
+        msg = f"{data} is not what the networks of source {source} were trained on; accepted: {trained.data}"
+        raise field_error(model, ("data",), data, msg)
+
+
 def title(spec: Spec) -> str:
     """How many pairs are aligned."""
     return f"Align {len(spec.pairs)} pairs by weight matching"

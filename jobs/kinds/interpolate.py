@@ -16,7 +16,7 @@ from jobs.estimates import Estimate
 from jobs.inputs import PERMUTATIONS, SIGNS, check_members, dataset, population
 from jobs.job import Job
 from jobs.kinds.align import Spec as AlignSpec
-from jobs.kinds.align import trained_source
+from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, refusal
 from symcore.asymmetry import Parameters
@@ -95,9 +95,8 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
         ValidationError: pointing at the field that does not fit, with what is accepted.
     """
     source = trained_source(Spec, spec.source, spec.pairs, upstream)
-    if source is not None and spec.data != source.data:
-        msg = f"{spec.data} is not what the networks of source {spec.source} were trained on; accepted: {source.data}"
-        raise field_error(Spec, ("data",), spec.data, msg)
+    if source is not None:
+        check_data(Spec, spec.data, spec.source, source)
     aligned = upstream.get(spec.alignment) if spec.alignment else None
     if aligned is None:
         return

@@ -18,7 +18,7 @@ from jobs.designs import field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset, population
 from jobs.job import Job, RecordsLostError
-from jobs.kinds.align import trained_source
+from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Split
 from jobs.kinds.surface_survey import BATCH, Section, Survey
 from jobs.kinds.train import Spec as TrainSpec
@@ -138,9 +138,7 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
     source = trained_source(Spec, spec.source, (), upstream)
     if source is None:
         return
-    if spec.data != source.data:
-        msg = f"{spec.data} is not what the networks of source {spec.source} were trained on; accepted: {source.data}"
-        raise field_error(Spec, ("data",), spec.data, msg)
+    check_data(Spec, spec.data, spec.source, source)
     _check_members(spec, len(source.seeds))
 
 

@@ -12,37 +12,29 @@ from typing import Annotated, ClassVar, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from jobs.designs import check_treatment, field_error
+from jobs.designs import field_error
 from jobs.headline import Headline, Rows
 from jobs.kinds import surface, train
 from jobs.kinds.interpolate import Split
-from jobs.specs import DataName, PlannedRun, StudySpec, in_order, spec_hash
+from jobs.specs import PlannedRun, in_order, spec_hash
 from jobs.studies import landscape_results, lmc
+from jobs.studies.compared import ComparedSpec
 from symcore.networks.mlp import MLPSpec
-from symcore.networks.registry import NetworkSpec
 from symcore.training import Precision, TrainingSpec
-from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
+from symcore.treatments import Standard, Treatment
 
 TreatmentName = Literal["standard", "sigma", "w"]
 ALL: tuple[TreatmentName, ...] = ("standard", "sigma", "w")
 
 
-class Spec(StudySpec):
+class Spec(ComparedSpec):
     """Surfaces of the loss around networks and on the plane through three of them, treatment beside treatment."""
 
     title: ClassVar[str] = "Loss landscapes"
 
     kind: Literal["landscape"] = "landscape"
-    data: DataName = "digits"
-    """Data set: digits ships with the lab, the others are downloaded."""
-    network: NetworkSpec = MLPSpec()
-    """Form of every network."""
     treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
     """What is compared: standard networks, sigma- and W-Asymmetric networks."""
-    w: WAsymmetric = WAsymmetric()
-    """Settings of the W-Asymmetric networks."""
-    sigma: SigmaAsymmetric = SigmaAsymmetric()
-    """Settings of the sigma-Asymmetric networks."""
     training: TrainingSpec = TrainingSpec()
     """How networks are trained."""
     networks: int = Field(default=3, ge=3, le=100)
@@ -75,8 +67,6 @@ class Spec(StudySpec):
         if self.surfaces > self.networks:
             msg = f"{self.surfaces} of {self.networks} networks; accepted: 0 to {self.networks}"
             raise field_error(Spec, ("surfaces",), self.surfaces, msg)
-        if "w" in self.treatments:
-            check_treatment(Spec, ("w",), self.network, self.data, self.w)
         return self
 
 
@@ -92,8 +82,7 @@ PRESETS: dict[str, Spec] = {
 
 def expand(spec: Spec) -> list[PlannedRun]:
     """The study's runs in an order in which each comes after its inputs."""
-    settings: dict[TreatmentName, Treatment] = {"standard": Standard(), "sigma": spec.sigma, "w": spec.w}
-    return [run for name in spec.treatments for run in _treated(spec, name, settings[name])]
+    return [run for name in spec.treatments for run in _treated(spec, name, spec.treatment_settings()[name])]
 
 
 def _treated(spec: Spec, name: TreatmentName, treatment: Treatment) -> Iterator[PlannedRun]:

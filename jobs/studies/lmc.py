@@ -7,18 +7,17 @@ standard networks' pairs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from jobs.designs import check_treatment
 from jobs.headline import Headline, Rows
 from jobs.kinds import align, interpolate, train
-from jobs.specs import DataName, PlannedRun, RunSpec, StudySpec, in_order, spec_hash
+from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import lmc_results
+from jobs.studies.compared import ComparedSpec
 from symcore.networks.mlp import MLPSpec
-from symcore.networks.registry import NetworkSpec
 from symcore.training import Precision, TrainingSpec
 from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
 
@@ -28,23 +27,15 @@ SEEDS_APART = 10_000
 """Seeds of one study stand next to each other; those of the next study seed begin this much later."""
 
 
-class Spec(StudySpec):
+class Spec(ComparedSpec):
     """Barriers on straight paths between independently trained networks, treatment beside treatment."""
 
     title: ClassVar[str] = "Linear mode connectivity"
     order: ClassVar[int] = 0
 
     kind: Literal["lmc"] = "lmc"
-    data: DataName = "digits"
-    """Data set: digits ships with the lab, the others are downloaded."""
-    network: NetworkSpec = MLPSpec()
-    """Form of every network."""
     treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
     """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks."""
-    w: WAsymmetric = WAsymmetric()
-    """Settings of the W-Asymmetric networks."""
-    sigma: SigmaAsymmetric = SigmaAsymmetric()
-    """Settings of the sigma-Asymmetric networks."""
     restarts: int = Field(default=1, ge=1, le=1000)
     """Git Re-Basin's ascents, of which the best is kept; the paper uses one."""
     training: TrainingSpec = TrainingSpec()
@@ -63,12 +54,6 @@ class Spec(StudySpec):
     """Pairs trained together as one run; raising `pairs` later reuses the full blocks."""
     precision: Precision = "float32"
     """Arithmetic of matrix products; tf32 is faster on a GPU."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if "w" in self.treatments:
-            check_treatment(Spec, ("w",), self.network, self.data, self.w)
-        return self
 
 
 PRESETS: dict[str, Spec] = {
@@ -97,8 +82,7 @@ def expand(spec: Spec) -> list[PlannedRun]:
 
 def _block(spec: Spec, block: int) -> Iterator[PlannedRun]:
     """All treatments' runs of one block of pairs."""
-    settings: dict[TreatmentName, Treatment] = {"standard": Standard(), "sigma": spec.sigma, "w": spec.w}
-    for name, treatment in settings.items():
+    for name, treatment in spec.treatment_settings().items():
         aligned = name == "standard" and "rebasin" in spec.treatments
         if name not in spec.treatments and not aligned:
             continue

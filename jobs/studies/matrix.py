@@ -8,40 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from jobs.designs import check_treatment
 from jobs.headline import Headline, Rows
 from jobs.kinds import align, interpolate, train
-from jobs.specs import DataName, PlannedRun, RunSpec, StudySpec, in_order, spec_hash
+from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import lmc_results
+from jobs.studies.compared import ComparedSpec
 from jobs.studies.lmc import ALL, SEEDS_APART, TreatmentName
 from symcore.networks.mlp import MLPSpec
-from symcore.networks.registry import NetworkSpec
 from symcore.training import Precision, TrainingSpec
 from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
 
 
-class Spec(StudySpec):
+class Spec(ComparedSpec):
     """Barriers between all pairs of several networks, treatment beside treatment."""
 
     title: ClassVar[str] = "Barrier matrix"
     order: ClassVar[int] = 1
 
     kind: Literal["matrix"] = "matrix"
-    data: DataName = "digits"
-    """Data set: digits ships with the lab, the others are downloaded."""
-    network: NetworkSpec = MLPSpec()
-    """Form of every network."""
     treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
     """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks."""
-    w: WAsymmetric = WAsymmetric()
-    """Settings of the W-Asymmetric networks."""
-    sigma: SigmaAsymmetric = SigmaAsymmetric()
-    """Settings of the sigma-Asymmetric networks."""
     restarts: int = Field(default=1, ge=1, le=1000)
     """Git Re-Basin's ascents for each pair, of which the best is kept."""
     training: TrainingSpec = TrainingSpec()
@@ -56,12 +47,6 @@ class Spec(StudySpec):
     """Seeds masks, fixed weights and FiGLU's gates, which all networks of a treatment share."""
     precision: Precision = "float32"
     """Arithmetic of matrix products; tf32 is faster on a GPU."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if "w" in self.treatments:
-            check_treatment(Spec, ("w",), self.network, self.data, self.w)
-        return self
 
 
 PRESETS: dict[str, Spec] = {
@@ -88,11 +73,14 @@ def pairs(networks: int) -> tuple[tuple[int, int], ...]:
 
 def expand(spec: Spec) -> list[PlannedRun]:
     """The study's runs in an order in which each comes after its inputs."""
-    settings: dict[TreatmentName, Treatment] = {"standard": Standard(), "sigma": spec.sigma, "w": spec.w}
-    return [run for name, treatment in settings.items() for run in _treated(spec, name, treatment)]
+    return [
+        run
+        for name, treatment in spec.treatment_settings().items()
+        for run in _treated(spec, name, treatment)
+    ]
 
 
-def _treated(spec: Spec, name: TreatmentName, treatment: Treatment) -> Iterator[PlannedRun]:
+def _treated(spec: Spec, name: str, treatment: Treatment) -> Iterator[PlannedRun]:
     """All runs of one kind of network."""
     aligned = name == "standard" and "rebasin" in spec.treatments
     if name not in spec.treatments and not aligned:

@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from jobs.designs import check_treatment
 from jobs.headline import Headline, Rows
 from jobs.kinds import inspect
-from jobs.specs import DataName, PlannedRun, StudySpec, in_order
+from jobs.specs import DataName, PlannedRun, in_order
+from jobs.studies.compared import ComparedSpec
 from jobs.studies.lmc_results import LABELS
 from symcore.networks.mlp import MLPSpec
-from symcore.networks.registry import NetworkSpec
 from symcore.symmetry.inspector import TRANSFORMATIONS
-from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
+from symcore.treatments import SigmaAsymmetric, WAsymmetric
 
 TreatmentName = Literal["standard", "sigma", "w"]
 ALL: tuple[TreatmentName, ...] = ("standard", "sigma", "w")
 
 
-class Spec(StudySpec):
+class Spec(ComparedSpec):
     """Permutations that leave a network's function as it is, counted, and what other transformations change, measured."""
 
     title: ClassVar[str] = "Symmetry inspector"
@@ -35,14 +34,8 @@ class Spec(StudySpec):
     kind: Literal["symmetry"] = "symmetry"
     data: DataName = "digits"
     """Data set whose images and classes the networks are made for; none of its files is read."""
-    network: NetworkSpec = MLPSpec()
-    """Form of every network."""
     treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
     """What is compared: a standard, a sigma- and a W-Asymmetric network."""
-    w: WAsymmetric = WAsymmetric()
-    """Settings of the W-Asymmetric network."""
-    sigma: SigmaAsymmetric = SigmaAsymmetric()
-    """Settings of the sigma-Asymmetric network."""
     draws: int = Field(default=20, ge=1, le=10_000)
     """Random transformations of each kind."""
     probes: int = Field(default=64, ge=1, le=10_000)
@@ -51,12 +44,6 @@ class Spec(StudySpec):
     """Seeds initialisation, inputs and transformations, the same for each treatment."""
     mask_seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds masks, fixed weights and FiGLU's gates."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if "w" in self.treatments:
-            check_treatment(Spec, ("w",), self.network, self.data, self.w)
-        return self
 
 
 PRESETS: dict[str, Spec] = {
@@ -74,14 +61,13 @@ PRESETS: dict[str, Spec] = {
 
 def expand(spec: Spec) -> list[PlannedRun]:
     """One run for each treatment."""
-    settings: dict[TreatmentName, Treatment] = {"standard": Standard(), "sigma": spec.sigma, "w": spec.w}
     return [
         PlannedRun(
             f"{name}/inspect/0",
             inspect.Spec(
                 data=spec.data,
                 network=spec.network,
-                treatment=settings[name],
+                treatment=spec.treatment_settings()[name],
                 seed=spec.seed,
                 mask_seed=None if name == "standard" else spec.mask_seed,
                 draws=spec.draws,
