@@ -35,9 +35,6 @@ def render() -> None:
     pages = -(-len(frame) // PAGE)
     number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
 
-    _, right = st.columns(SHARES, gap="medium")
-    right.caption("  \n".join(dict.fromkeys(map(_told, frame["kind"]))))
-
     def part() -> bool:
         now = queries.studies(parts.lab())
         rows = now.iloc[(number - 1) * PAGE : number * PAGE].to_dict("records")
@@ -57,14 +54,11 @@ def _row(study: Mapping[str, Any]) -> None:
             st.page_link(navigation.page("study"), label=study["heading"], query_params={"id": name})
             with st.container(horizontal=True, gap="small", vertical_alignment="center"):
                 parts.badge(study["state"])
-                told = f"{study['done']} of {wording.count(study['runs'], 'run')} · {wording.ago(study['created'])} · {name}"
-                st.caption(told, width="content")
+                runs = f"{study['done']} of {wording.count(study['runs'], 'run')}"
+                told = [wording.kind_title(study["kind"]), runs, wording.ago(study["created"]), name]
+                st.caption(" · ".join(told), width="content")
         with right:
             view = views.view(study["kind"])
             if view is not None and hasattr(view, "brief"):
                 view.brief(study, queries.results(name, study["state"]))
-
-
-def _told(kind: str) -> str:
-    """What the numbers in the rows of a kind of study are."""
-    return str(getattr(views.view(kind), "BRIEF", ""))
+                st.caption(view.BRIEF)
