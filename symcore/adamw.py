@@ -1,7 +1,7 @@
 """AdamW (Loshchilov and Hutter 2019) on a whole population, in blocks: some parameters of all members in one tensor.
 
-On a CPU one block holds everything, so an update is ten operations whatever the network; on a GPU each large parameter is
-a block of its own, which its gradient meets without a copy.
+On a CPU one block holds everything, so an update is ten operations whatever the network; on a GPU each large matrix is a
+block of its own, which its gradient meets without a copy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 ALIGNMENT = 32
 """In a block of several, each parameter starts at a multiple of so many entries: matrix products are slow on unaligned rows."""
 OWN_BLOCK_FROM = 4_096
-"""Entries from which a parameter on a GPU has a block of its own."""
+"""Entries from which a matrix on a GPU has a block of its own: its gradient comes out of one product, as it stands."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Block:
 
 def groups(parameters: Mapping[str, Tensor]) -> list[list[str]]:
     """Which parameters share a block, for parameters [member, *shape] on their device."""
-    large = [n for n, p in parameters.items() if p.is_cuda and p[0].numel() >= OWN_BLOCK_FROM]
+    large = [n for n, p in parameters.items() if p.is_cuda and p.ndim == 3 and p[0].numel() >= OWN_BLOCK_FROM]
     return [*([name] for name in large), [name for name in parameters if name not in large]]
 
 

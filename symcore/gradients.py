@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
 from symcore.asymmetry import Parameters
+from symcore.interleaved.lowering import InterleavedNetwork
 from symcore.metrics import cross_entropy
 from symcore.population import call_one
 from symcore.program import Program
@@ -45,3 +47,31 @@ def gradient_program(
         return losses, *(gradients[name] for name in names)
 
     return Program(flat, as_products=[1 + names.index(name) for name in as_products])
+
+
+def interleaved_gradient_program(
+    network: InterleavedNetwork, names: Sequence[str], buffer_names: Sequence[str], *, stacked_buffers: bool
+) -> Program:
+    """The same program as `gradient_program`, on interleaved maps."""
+
+    def some(
+        weights: Sequence[Tensor], buffers: Sequence[Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, ...]:
+        leaves = [weight.detach().requires_grad_() for weight in weights]
+        held = dict(zip(names, leaves, strict=True)) | dict(zip(buffer_names, buffers, strict=True))
+        with torch.enable_grad():
+            losses = cross_entropy(network(held, x), y).mean(-1)
+            gradients = torch.autograd.grad(losses.sum(), leaves)
+        return losses.detach(), *gradients
+
+    def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        weights, buffers, data = tensors[: len(names)], tensors[len(names) : -2], tensors[-2:]
+        at_once = network.members_at_once(len(weights[0]))
+        found = []
+        for first in range(0, len(weights[0]), at_once):
+            part = slice(first, first + at_once)
+            own = [b[part] for b in buffers] if stacked_buffers else buffers
+            found.append(some([w[part] for w in weights], own, *(t[part] for t in data)))
+        return found[0] if len(found) == 1 else tuple(torch.cat(each) for each in zip(*found, strict=True))
+
+    return Program(flat)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,19 +23,23 @@ from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.compiler import disable as uncompiled
 
 from symcore import adamw
 from symcore.data import augment
 from symcore.data.sources import Dataset
-from symcore.gradients import Product, gradient_program
+from symcore.gradients import Product, gradient_program, interleaved_gradient_program
 from symcore.graphs import GraphedSteps
+from symcore.interleaved.lowering import InterleavedNetwork, UnknownError
 from symcore.metrics import Array, Evaluator
 from symcore.population import Population
+from symcore.program import Program
 from symcore.randomness import stream
 from symcore.settings import Settings
 
-Precision = Literal["float32", "tf32"]
-"""Arithmetic of matrix products and convolutions: IEEE single, or TF32 where the GPU has it (a CPU computes both as single)."""
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""Arithmetic of products and convolutions on a GPU: IEEE single; TF32; or bfloat16 factors and maps in training's
+convolutions and TF32 elsewhere, sums and statistics always single. A CPU computes all as single."""
 
 
 class StoppedError(Exception):
@@ -99,8 +104,8 @@ def arithmetic(precision: Precision) -> Iterator[None]:
     """
     convolutions = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), convolutions.allow_tf32, convolutions.deterministic
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    convolutions.allow_tf32, convolutions.deterministic = precision == "tf32", True
+    torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+    convolutions.allow_tf32, convolutions.deterministic = precision != "float32", True
     try:
         yield
     finally:
@@ -194,36 +199,66 @@ class Trainer:
             images = augment.crop_flip(images, self.choices.index_select(1, at))
         return images, train.labels[index]
 
-    def step_of(self, size: int, as_products: Collection[str] = ()) -> Callable[[], list[Product | None]]:
+    def step_of(
+        self, size: int, as_products: Collection[str] = (), precision: Precision = "float32"
+    ) -> Callable[[], list[Product | None]]:
         """A step of every member on its next `size` images; no value leaves the device.
 
         What it gives back is left to do, by block: a gradient of `as_products` that it did not multiply out or apply.
         """
+        gradients_of = self._gradients(size, precision, as_products)
+
+        def step() -> list[Product | None]:
+            loss, *gradients = gradients_of(*self.minibatch(size))
+            self.loss_sum.add_(loss, alpha=size)
+            self.cursor.add_(size)
+            self.updates.add_(1)
+            return [self._apply(*each) for each in zip(self.blocks, gradients, strict=True)]
+
+        return step
+
+    def _gradients(
+        self, size: int, precision: Precision, as_products: Collection[str]
+    ) -> Callable[[Tensor, Tensor], list[Any]]:
+        """A function of a minibatch that gives each member's mean loss, and the gradient of each block."""
         weights, buffers = list(self.weights.values()), list(self.population.buffers.values())
-        gradients_of = gradient_program(
+        interleaved = self._interleaved(precision)
+        program = interleaved or gradient_program(
             self.population.network,
             list(self.weights),
             stacked_buffers=self.population.stacked,
             as_products=as_products,
-        ).trace([*weights, *buffers, *self.minibatch(size)])
+        )
+        traced = program.trace([*weights, *buffers, *self.minibatch(size)])
 
-        def step() -> list[Product | None]:
-            loss, *gradients = gradients_of(*weights, *buffers, *self.minibatch(size))
-            self.loss_sum.add_(loss, alpha=size)
-            self.cursor.add_(size)
-            self.updates.add_(1)
+        def gradients_of(images: Tensor, labels: Tensor) -> list[Any]:
+            loss, *gradients = traced(*weights, *buffers, images, labels)
             named = dict(zip(self.weights, gradients, strict=True))
-            return [self._apply(block, named) for block in self.blocks]
+            return [loss, *(_gathered(block.layout, named) for block in self.blocks)]
 
-        return step
+        # interleaved maps pass through kernels of their own, between which a compiler finds little, in minutes
+        return uncompiled(gradients_of) if interleaved else gradients_of
 
-    def _apply(self, block: adamw.Block, gradients: dict[str, Any]) -> Product | None:
+    def _interleaved(self, precision: Precision) -> Program | None:
+        """Gradients in bfloat16, where that is asked for on a GPU and the network has a form for it."""
+        if precision != "bfloat16" or not self.cursor.is_cuda:
+            return None
+        try:
+            network = InterleavedNetwork(self.population.network, self.dataset.source.input_shape)
+        except UnknownError:
+            return None
+        return interleaved_gradient_program(
+            network,
+            list(self.weights),
+            list(self.population.buffers),
+            stacked_buffers=self.population.stacked,
+        )
+
+    def _apply(self, block: adamw.Block, gradient: Tensor | Product) -> Product | None:
         """Updates a block, or gives back the product that its gradient is."""
-        own = {name: gradients[name] for name in block.layout.shapes}
-        first = next(iter(own.values()))
-        if isinstance(first, tuple):
-            return Product(*first)
-        adamw.update(block, block.layout.flatten(own), self.updates)
+        if isinstance(gradient, Product):
+            return gradient
+        adamw.update(block, gradient, self.updates)
         return None
 
     def trained(self) -> Population:
@@ -254,6 +289,13 @@ class Trainer:
                 tensor.copy_(file.get_tensor(name))
         self.epoch, self.step = int(position["epoch"]), int(position["step"])
         return str(position["note"])
+
+
+def _gathered(layout: adamw.Layout, gradients: dict[str, Any]) -> Tensor | Product:
+    """A block's gradient, [member, entry], or the product that it is."""
+    own = {name: gradients[name] for name in layout.shapes}
+    first = next(iter(own.values()))
+    return Product(*first) if isinstance(first, tuple) else layout.flatten(own)
 
 
 def _one_each(field: str, given: Sequence[float] | None, shared: float, population: Population) -> Tensor:
@@ -291,7 +333,7 @@ def fit(
     population = trainer.population
     evaluator = Evaluator(population.network, trainer.dataset, stacked_buffers=population.stacked)
     with arithmetic(precision), ThreadPoolExecutor(1, "shuffle") as pool:
-        advance = _stepper(trainer)
+        advance = stepper(trainer, precision)
         upcoming = pool.submit(trainer.draw, trainer.epoch)
         while trainer.epoch < trainer.spec.epochs:
             trainer.begin(upcoming.result())
@@ -304,10 +346,10 @@ def fit(
     return trainer.trained()
 
 
-def _stepper(trainer: Trainer) -> Callable[[int], None]:
+def stepper(trainer: Trainer, precision: Precision) -> Callable[[int], None]:
     """What takes a step of a given size: on a GPU compiled and captured, on a CPU the plain operations."""
     if trainer.population.device.type == "cuda":
-        return GraphedSteps(trainer)
+        return GraphedSteps(trainer, partial(trainer.step_of, precision=precision))
     steps: dict[int, Callable[[], object]] = {}
 
     def advance(size: int) -> None:

@@ -1,0 +1,207 @@
+"""A plain module as a program over interleaved maps: its exported graph, walked with the population's operations.
+
+The network's definition stays the module that a reader knows. What is known here: convolutions, normalisation over all
+channels, ReLU, gates, sums, the mean over positions and linear layers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+from torch.nn.functional import pad
+
+from symcore.interleaved.operations import convolve, normalise
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """A normalisation that is not computed yet: a sum and a ReLU right after it become part of it."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor
+    epsilon: float
+    residual: Tensor | None = None
+
+    def computed(self, *, relu: bool = False) -> Tensor:
+        return normalise(self.x, self.weight, self.bias, self.residual, relu=relu, epsilon=self.epsilon)
+
+
+Value = Tensor | _Normal
+
+
+def _tensor(value: Any) -> Tensor:  # noqa: ANN401 - an argument of a graph's node
+    found: Tensor = value.computed() if isinstance(value, _Normal) else value
+    return found
+
+
+class UnknownError(Exception):
+    """A network has an operation that has no interleaved form."""
+
+
+WIDEST = 64
+"""Channels up to which networks are interleaved; cuDNN takes groups of more channels one by one."""
+
+RULES: dict[Any, Callable[..., Value]] = {}
+"""What each ATen operation does with interleaved values."""
+
+
+def _rule(target: Any) -> Callable[[Callable[..., Value]], Callable[..., Value]]:  # noqa: ANN401
+    def register(function: Callable[..., Value]) -> Callable[..., Value]:
+        RULES[target] = function
+        return function
+
+    return register
+
+
+def _alike(values: list[int]) -> int:
+    if len(set(values)) > 1:
+        msg = str(values)
+        raise UnknownError(msg)
+    return values[0]
+
+
+@_rule(aten.conv2d.default)
+def _conv2d(
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: tuple[int, ...] = (1, 1),
+    padding: tuple[int, ...] = (0, 0),
+    dilation: tuple[int, ...] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """A member's own filters [member, out, in, k, k], or F [out, in, 1, 1] that mixes the channels of all members alike."""
+    step, around, size = _alike(list(stride)), _alike(list(padding)), weight.shape[-1]
+    if bias is not None or groups != 1 or _alike(list(dilation)) != 1 or around != size // 2 or size % 2 == 0:
+        msg = f"convolution of size {size}, padding {around}, {groups} groups"
+        raise UnknownError(msg)
+    maps = _tensor(x)
+    if maps.shape[-1] > weight.shape[-3]:  # images that were padded
+        weight = pad(weight, (0, 0, 0, 0, 0, maps.shape[-1] - weight.shape[-3]))
+    if weight.ndim == 4:
+        return maps @ weight[:, :, 0, 0].T.to(maps.dtype)
+    return convolve(maps, weight, step)
+
+
+@_rule(aten.group_norm.default)
+def _group_norm(
+    x: Value, groups: int, weight: Tensor, bias: Tensor, epsilon: float = 1e-5, _cudnn: bool = True
+) -> Value:
+    if groups != 1:
+        msg = f"normalisation of {groups} groups"
+        raise UnknownError(msg)
+    return _Normal(_tensor(x), weight, bias, epsilon)
+
+
+@_rule(aten.add.Tensor)
+def _add(left: Value, right: Value) -> Value:
+    normal, other = (left, right) if isinstance(left, _Normal) else (right, left)
+    if not isinstance(normal, _Normal) or normal.residual is not None:
+        return _tensor(left) + _tensor(right)
+    return _Normal(normal.x, normal.weight, normal.bias, normal.epsilon, _tensor(other))
+
+
+@_rule(aten.relu.default)
+def _relu(x: Value) -> Tensor:
+    return x.computed(relu=True) if isinstance(x, _Normal) else x.relu()
+
+
+@_rule(aten.sigmoid.default)
+def _sigmoid(x: Value) -> Tensor:
+    return _tensor(x).sigmoid()
+
+
+@_rule(aten.mul.Tensor)
+def _mul(left: Value, right: Value) -> Tensor:
+    return _tensor(left) * _tensor(right)
+
+
+@_rule(aten.unsqueeze.default)
+def _unsqueeze(x: Value, axis: int) -> Value:
+    if axis != 1:
+        msg = f"unsqueeze of axis {axis}"
+        raise UnknownError(msg)
+    return x  # a single colour is a channel axis already
+
+
+@_rule(aten.mean.dim)
+def _mean(x: Value, axes: list[int]) -> Tensor:
+    if [axis % 4 for axis in axes] != [2, 3]:
+        msg = f"mean over axes {axes}"
+        raise UnknownError(msg)
+    return _tensor(x).float().mean((1, 2))
+
+
+@_rule(aten.linear.default)
+def _linear(x: Value, weight: Tensor, bias: Tensor) -> Tensor:
+    """Vectors [image, member, in] -> [image, member, out]."""
+    return torch.einsum("bni,noi->bno", _tensor(x), weight) + bias
+
+
+def _maps(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Images [member, image, (channel,) row, column] as maps; three channels become four, which load as one word."""
+    maps = (x if x.ndim == 5 else x.unsqueeze(2)).permute(1, 3, 4, 0, 2).to(dtype)
+    return pad(maps, (0, 1)) if maps.shape[-1] == 3 else maps.contiguous()
+
+
+class InterleavedNetwork:
+    """A population's forward pass on interleaved maps."""
+
+    def __init__(
+        self, network: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16
+    ) -> None:
+        """Exports the network's graph.
+
+        Args:
+            network: the population's common form.
+            input_shape: [row, column] or [channel, row, column].
+            dtype: of maps in memory and of factors in convolutions.
+
+        Raises:
+            UnknownError: if it has an operation with no interleaved form.
+        """
+        example = next(network.parameters()).new_zeros(2, *input_shape, device="cpu")
+        exported = torch.export.export(copy.deepcopy(network).cpu(), (example,), strict=False)
+        self.dtype, self.graph = dtype, exported.graph
+        self._widest = max((len(p) for p in network.parameters() if p.ndim == 4), default=1)
+        kinds = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer"}
+        self._sources = {
+            spec.arg.name: spec.target
+            for spec in exported.graph_signature.input_specs
+            if spec.kind in kinds and spec.target is not None
+        }
+        for node in self.graph.nodes:
+            if node.op == "call_function" and node.target not in RULES:
+                msg = str(node.target)
+                raise UnknownError(msg)
+
+    def members_at_once(self, members: int) -> int:
+        """How many members are worth interleaving: all, but one where its own channels already fill a GPU."""
+        return members if self._widest <= WIDEST else 1
+
+    def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Logits float32 [member, image, class].
+
+        Args:
+            tensors: effective weights float32 [member, *shape] and buffers [*shape], by name.
+            x: each member's images, [member, image, *input_shape].
+        """
+        values: dict[fx.Node, Any] = {}
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                name = self._sources.get(node.name)
+                values[node] = _maps(x, self.dtype) if name is None else tensors[name]
+            elif node.op == "call_function":
+                values[node] = RULES[node.target](*fx.node.map_arg(node.args, values.__getitem__))
+            else:
+                logits: Tensor = _tensor(values[node.args[0][0]])
+        return logits.transpose(0, 1)

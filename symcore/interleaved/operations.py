@@ -1,0 +1,274 @@
+"""What a population of convolutional networks computes on maps [image, row, column, member, channel].
+
+Side by side in one pixel, the channels of all members are one wide map to a library of convolutions, and a minibatch
+flows through memory in one order. Each operation is one custom operator per direction, opaque to tracing and to the
+compiler: plain tensor code on a CPU, the kernels of `kernels` on a GPU. Statistics and sums are float32 whatever the maps'
+type is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+@torch.library.custom_op("symlab::normalise", mutates_args=())
+def _normalise(
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `normalise`; also the mean and 1 / standard deviation, float32 [image, member]."""
+    if x.is_cuda:
+        from symcore.interleaved import kernels  # noqa: PLC0415 - Triton is there only where a GPU is
+
+        return kernels.normalise(x, weight, bias, residual, relu=relu, epsilon=epsilon)
+    wide = x.float()
+    mean = wide.mean((1, 2, 4))
+    inverse = (wide.var((1, 2, 4), correction=0) + epsilon).rsqrt()
+    y = _standardised(x, mean, inverse) * weight + bias
+    if residual is not None:
+        y = y + residual
+    return (y.relu() if relu else y).to(x.dtype), mean, inverse
+
+
+@_normalise.register_fake
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    del weight, bias, residual, relu, epsilon
+    statistics = x.new_empty(x.shape[0], x.shape[3], dtype=torch.float32)
+    return torch.empty_like(x), statistics, torch.empty_like(statistics)
+
+
+@torch.library.custom_op("symlab::normalise_backward", mutates_args=())
+def _normalise_backward(
+    gradient: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: bool,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients with respect to x, residual (empty without one), weight and bias; `y` is given for a ReLU after a sum."""
+    if x.is_cuda:
+        from symcore.interleaved import kernels  # noqa: PLC0415
+
+        return kernels.normalise_backward(
+            gradient, x, y, mean, inverse, weight, bias, residual=residual, relu=relu
+        )
+    standard, passed = _standardised(x, mean, inverse), gradient.float()
+    if relu:
+        passed = passed * ((standard * weight + bias if y is None else y) > 0)
+    by_weight, by_bias = (passed * standard).sum((1, 2)), passed.sum((1, 2))
+    entries = x[0, :, :, 0].numel()
+    shift = ((by_bias * weight).sum(-1) / entries)[:, None, None, :, None]
+    slope = ((by_weight * weight).sum(-1) / entries)[:, None, None, :, None]
+    by_x = (passed * weight - shift - standard * slope) * inverse[:, None, None, :, None]
+    by_residual = passed.to(x.dtype, copy=True) if residual else x.new_empty(0)
+    return by_x.to(x.dtype), by_residual, by_weight.sum(0), by_bias.sum(0)
+
+
+@_normalise_backward.register_fake
+def _(
+    gradient: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: bool,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    del gradient, y, mean, inverse, bias, relu
+    by_residual = torch.empty_like(x) if residual else x.new_empty(0)
+    return torch.empty_like(x), by_residual, torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _standardised(x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+    return (x.float() - mean[:, None, None, :, None]) * inverse[:, None, None, :, None]
+
+
+class _Normalise(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        residual: Tensor | None,
+        relu: bool,
+        epsilon: float,  # noqa: ANN401
+    ) -> Tensor:
+        x, residual = x.contiguous(), residual if residual is None else residual.contiguous()
+        y, mean, inverse = torch.ops.symlab.normalise(x, weight, bias, residual, relu, epsilon)
+        # without a sum, what a ReLU let pass follows from x
+        ctx.save_for_backward(x, y if relu and residual is not None else None, mean, inverse, weight, bias)
+        ctx.relu = relu
+        ctx.residual = residual is not None
+        out: Tensor = y
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        x, y, mean, inverse, weight, bias = ctx.saved_tensors
+        by_x, by_residual, by_weight, by_bias = torch.ops.symlab.normalise_backward(
+            gradients[0].contiguous(), x, y, mean, inverse, weight, bias, ctx.residual, ctx.relu
+        )
+        return by_x, by_weight, by_bias, by_residual if ctx.residual else None, None, None
+
+
+def normalise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None = None,
+    *,
+    relu: bool = False,
+    epsilon: float = 1e-5,
+) -> Tensor:
+    """Layer normalisation of each image of each member over pixels and channels, then + residual, then ReLU.
+
+    Args:
+        x: maps [image, row, column, member, channel]; so is what comes out.
+        weight: float32 [member, channel].
+        bias: likewise.
+        residual: maps of x's shape.
+        relu: whether negative values become 0.
+        epsilon: what is added to variances.
+    """
+    out: Tensor = _Normalise.apply(x, weight, bias, residual, relu, epsilon)  # type: ignore[no-untyped-call]
+    return out
+
+
+@torch.library.custom_op("symlab::convolve", mutates_args=())
+def _convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """See `convolve`."""
+    if _own_kernel(x, weight, stride):
+        from symcore.interleaved import kernels  # noqa: PLC0415
+
+        return kernels.convolve(x, weight, stride)
+    size = weight.shape[2]
+    out = torch.conv2d(_as_channels(x), _as_filters(weight), None, stride, size // 2, 1, x.shape[3])
+    return _as_maps(out, x.shape[3])
+
+
+@_convolve.register_fake
+def _(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    images, height, width, members, _ = x.shape
+    return x.new_empty(images, -(-height // stride), -(-width // stride), members, weight.shape[1])
+
+
+@torch.library.custom_op("symlab::convolve_by_input", mutates_args=())
+def _convolve_by_input(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """The gradient with respect to a convolution's input."""
+    if _own_kernel(x, weight, stride):
+        from symcore.interleaved import kernels  # noqa: PLC0415
+
+        return kernels.convolve_by_input(gradient, weight, stride, x.shape[1], x.shape[2])
+    return _as_maps(_library_backward(gradient, x, weight, stride, 0), x.shape[3])
+
+
+@_convolve_by_input.register_fake
+def _(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    del gradient, weight, stride
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("symlab::convolve_by_weight", mutates_args=())
+def _convolve_by_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """The gradient with respect to a convolution's filters, float32 [member, out, k, k, in]."""
+    if _own_kernel(x, weight, stride):
+        from symcore.interleaved import kernels  # noqa: PLC0415
+
+        return kernels.convolve_by_weight(gradient, x, weight.shape[2], stride)
+    found = _library_backward(gradient, x, weight, stride, 1)
+    return found.permute(0, 2, 3, 1).reshape(weight.shape).float().contiguous()
+
+
+@_convolve_by_weight.register_fake
+def _(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    del gradient, x, stride
+    return torch.empty_like(weight, dtype=torch.float32)
+
+
+def _own_kernel(x: Tensor, weight: Tensor, stride: int) -> bool:
+    """Whether cuDNN would go through the members one by one: its grouped kernels know equal channels and stride 1."""
+    members, channels_out, size, _, channels_in = weight.shape
+    one_by_one = channels_in != channels_out or stride > 1 or size == 1
+    whole = x.shape[1] % stride == 0 and x.shape[2] % stride == 0
+    return x.is_cuda and members > 1 and one_by_one and whole
+
+
+def _as_channels(x: Tensor) -> Tensor:
+    """Maps as torch's convolutions take them: [image, member * channel, row, column], in channels-last order."""
+    return x.flatten(3).permute(0, 3, 1, 2)
+
+
+def _as_filters(weight: Tensor) -> Tensor:
+    return weight.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def _as_maps(x: Tensor, members: int) -> Tensor:
+    images, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).contiguous().view(images, height, width, members, channels // members)
+
+
+def _library_backward(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, which: int) -> Tensor:
+    padding, mask = weight.shape[2] // 2, [which == 0, which == 1, False]
+    found: Tensor = torch.ops.aten.convolution_backward(
+        _as_channels(gradient),
+        _as_channels(x),
+        _as_filters(weight),
+        None,
+        [stride] * 2,
+        [padding] * 2,
+        [1, 1],
+        False,  # noqa: FBT003 - not transposed
+        [0, 0],
+        x.shape[3],
+        mask,
+    )[which]
+    return found
+
+
+class _Convolve(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:  # noqa: ANN401
+        x, filters = x.contiguous(), weight.permute(0, 1, 3, 4, 2).to(x.dtype).contiguous()
+        ctx.save_for_backward(x, filters)
+        ctx.stride = stride
+        out: Tensor = torch.ops.symlab.convolve(x, filters, stride)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        x, filters = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        by_x = by_weight = None
+        if ctx.needs_input_grad[0]:
+            by_x = torch.ops.symlab.convolve_by_input(gradient, x, filters, ctx.stride)
+        if ctx.needs_input_grad[1]:
+            found = torch.ops.symlab.convolve_by_weight(gradient, x, filters, ctx.stride)
+            by_weight = found.permute(0, 1, 4, 2, 3)
+        return by_x, by_weight, None
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    """Each member's convolution, padded by half the filter's size.
+
+    Args:
+        x: maps [image, row, column, member, in].
+        weight: float32 [member, out, in, k, k], k odd; it is rounded to x's type, its gradient is not.
+        stride: rows and columns from one output to the next; both divide the map's.
+
+    Returns:
+        Maps [image, row / stride, column / stride, member, out].
+    """
+    out: Tensor = _Convolve.apply(x, weight, stride)  # type: ignore[no-untyped-call]
+    return out

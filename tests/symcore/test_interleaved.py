@@ -1,0 +1,161 @@
+"""Interleaved maps compute what each network computes alone, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from symcore.interleaved.lowering import InterleavedNetwork, UnknownError
+from symcore.interleaved.operations import convolve, normalise
+from symcore.networks.mlp import MLPSpec
+from symcore.networks.resnet import ResNetSpec
+from symcore.population import Design, Population, build, call_one
+from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+COSINES = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    assert found.shape == expected.shape
+    assert (found.double().cpu() - expected.double().cpu()).norm() <= tolerance * expected.double().norm()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("size", "stride", "channels_in", "channels_out"),
+    [
+        (3, 1, 16, 16),
+        (3, 1, 3, 16),
+        (3, 2, 16, 32),
+        (1, 2, 16, 32),
+        (3, 2, 4, 8),
+        (3, 2, 32, 64),
+        (3, 1, 1, 6),
+    ],
+)
+def test_a_convolution_and_its_gradients_are_those_of_each_member(
+    size, stride, channels_in, channels_out, device
+):
+    members, images, side = 3, 5, 8
+    x = torch.randn(members, images, channels_in, side, side, generator=generator(), dtype=torch.float64)
+    w = torch.randn(
+        members, channels_out, channels_in, size, size, generator=generator(), dtype=torch.float64
+    )
+    x, w = (t.to(torch.bfloat16).double().requires_grad_() for t in (x, w))
+    expected = torch.stack(
+        [torch.conv2d(a, b, stride=stride, padding=size // 2) for a, b in zip(x, w, strict=True)]
+    )
+    towards = torch.randn(expected.shape, generator=generator(), dtype=torch.float64).to(torch.bfloat16)
+    by_x, by_w = torch.autograd.grad(expected, (x, w), towards.double())
+
+    kind = torch.bfloat16 if device == "cuda" else torch.float32
+    maps = x.detach().permute(1, 3, 4, 0, 2).to(device, kind).contiguous().requires_grad_()
+    filters = w.detach().to(device, torch.float32).requires_grad_()
+    found = convolve(maps, filters, stride)
+    got = torch.autograd.grad(
+        found, (maps, filters), towards.permute(1, 3, 4, 0, 2).to(device, kind).contiguous()
+    )
+    tolerance = COSINES[kind] / 4
+    close(found.permute(3, 0, 4, 1, 2), expected, tolerance)
+    close(got[0].permute(3, 0, 4, 1, 2), by_x, tolerance)
+    close(got[1], by_w, tolerance)
+    assert got[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize(("side", "channels"), [(8, 16), (7, 6), (32, 64)])
+def test_a_normalisation_and_its_gradients_are_those_of_each_member(
+    side, channels, with_residual, relu, device
+):
+    """The last case is larger than what a GPU's program holds at once."""
+    members, images = 3, 4
+    draw = generator()
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw, dtype=torch.float64).to(torch.bfloat16).double()
+
+    x, r = (
+        normal(members, images, channels, side, side) * 2 + 1,
+        normal(members, images, channels, side, side),
+    )
+    weight, bias = normal(members, channels) + 1, normal(members, channels)
+    leaves = [t.requires_grad_() for t in (x, weight, bias, *([r] if with_residual else []))]
+
+    def one(x: Tensor, weight: Tensor, bias: Tensor, r: Tensor) -> Tensor:
+        y = torch.nn.functional.group_norm(x, 1, weight, bias) + (r if with_residual else 0)
+        return y.relu() if relu else y
+
+    expected = torch.stack([one(*each) for each in zip(x, weight, bias, r, strict=True)])
+    towards = normal(*expected.shape)
+    gradients = torch.autograd.grad(expected, leaves, towards)
+
+    def maps(t: Tensor) -> Tensor:
+        return t.detach().permute(1, 3, 4, 0, 2).to(device, torch.float32).contiguous()
+
+    inputs = [maps(x), weight.detach().to(device).float(), bias.detach().to(device).float()]
+    inputs = [t.requires_grad_() for t in (*inputs, *([maps(r)] if with_residual else []))]
+    found = normalise(*inputs, relu=relu)
+    got = torch.autograd.grad(found, inputs, maps(towards))
+    close(found.permute(3, 0, 4, 1, 2), expected)
+    close(got[0].permute(3, 0, 4, 1, 2), gradients[0])
+    close(got[1], gradients[1])
+    close(got[2], gradients[2])
+    if with_residual:
+        close(got[3].permute(3, 0, 4, 1, 2), gradients[3])
+
+
+def residual(treatment, members: int = 3, mask_seeds: tuple[int, ...] = (0,), side: int = 8) -> Population:
+    network = ResNetSpec(depth=8, width=0.25)
+    return build(Design(network, treatment, (3, side, side), 10, tuple(range(members)), mask_seeds))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("mask_seeds", [(0,), (0, 1, 2)], ids=["shared", "own masks and gates"])
+@pytest.mark.parametrize(
+    "treatment", [Standard(), WAsymmetric(), SigmaAsymmetric()], ids=["standard", "w", "sigma"]
+)
+def test_a_network_and_its_gradients_are_those_of_each_member(treatment, mask_seeds, device):
+    population = residual(treatment, mask_seeds=(0,) if isinstance(treatment, Standard) else mask_seeds)
+    weights, buffers = population.effective(), population.buffers
+    x = torch.randn(3, 4, 3, 8, 8, generator=generator())
+    towards = torch.randn(3, 4, 10, generator=generator())
+
+    def one(p, b, x, towards):
+        return (call_one(population.network, p, b, x) * towards).sum()
+
+    in_dims = (0, 0 if population.stacked else None, 0, 0)
+    expected = vmap(grad(one), in_dims=in_dims)(weights, buffers, x, towards)
+    logits = vmap(lambda p, b, x: call_one(population.network, p, b, x), in_dims=in_dims[:3])(
+        weights, buffers, x
+    )
+
+    network = InterleavedNetwork(population.network, (3, 8, 8), torch.float32)
+    leaves = {name: w.detach().clone().to(device).requires_grad_() for name, w in weights.items()}
+    tensors = leaves | {name: b.to(device) for name, b in buffers.items()}
+    found = network(tensors, x.to(device))
+    close(found, logits, 1e-4)
+    got = torch.autograd.grad(found, list(leaves.values()), towards.to(device))
+    for name, gradient in zip(leaves, got, strict=True):
+        close(gradient, expected[name], 1e-3)
+
+
+def test_grey_images_need_no_channel_axis():
+    population = build(Design(ResNetSpec(depth=8, width=0.25), Standard(), (8, 8), 10, (0, 1)))
+    x = torch.randn(2, 4, 8, 8, generator=generator())
+    found = InterleavedNetwork(population.network, (8, 8), torch.float32)(population.effective(), x)
+    close(found, vmap(lambda p, x: call_one(population.network, p, {}, x))(population.effective(), x), 1e-4)
+
+
+def test_a_network_without_an_interleaved_form_says_what_it_lacks():
+    network = MLPSpec(width=8).build((8, 8), 10)
+    with pytest.raises(UnknownError, match="flatten"):
+        InterleavedNetwork(network, (8, 8))
