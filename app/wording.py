@@ -124,6 +124,7 @@ def _setting(value: Any) -> str:  # noqa: ANN401 - any JSON value
 LABELS = {
     "w": "W-Asymmetric networks",
     "sigma": "σ-Asymmetric networks",
+    "sigma_learning_rate": "Learning rate of σ-Asymmetric",
     "restarts": "Restarts of Git Re-Basin",
     "form": "What is fixed",
     "n_fix": "Fixed weights per row",

@@ -69,6 +69,8 @@ class Size:
     parameters: int
     activations: int
     """Numbers that the layers put out for one image."""
+    largest: int
+    """Those of the layer that puts out most."""
     forward_flop: int
     """Floating point operations of the matrix products for one image."""
 
@@ -79,6 +81,6 @@ def size(network: NetworkSpec, data: str) -> Size:
     module = blueprint(network, data)
     image = torch.zeros(1, *SOURCES[data].input_shape, device="meta")
     with FlopCounterMode(display=False) as counter:
-        outputs = output_shapes(module, layers(module), image)
-    activations = sum(shape.numel() for shape in outputs.values())
-    return Size(sum(p.numel() for p in module.parameters()), activations, counter.get_total_flops())
+        outputs = [shape.numel() for shape in output_shapes(module, layers(module), image).values()]
+    parameters = sum(p.numel() for p in module.parameters())
+    return Size(parameters, sum(outputs), max(outputs), counter.get_total_flops())

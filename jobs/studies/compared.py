@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Iterable
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from jobs.designs import check_treatment
+from jobs.kinds import train
 from jobs.specs import DataName, StudySpec
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.registry import NetworkSpec
+from symcore.training import Precision, TrainingSpec
 from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
+
+SEEDS_APART = 10_000
+"""Seeds of one study stand next to each other; those of the next study seed begin this much later."""
+
+LearningRate = Annotated[float, Field(gt=0, le=10)]
 
 
 class ComparedSpec(StudySpec):
@@ -36,3 +44,46 @@ class ComparedSpec(StudySpec):
     def treatment_settings(self) -> dict[str, Treatment]:
         """The treatment behind each name for which networks are made, in the order in which people see them."""
         return {"standard": Standard(), "sigma": self.sigma, "w": self.w}
+
+
+class TrainedSpec(ComparedSpec):
+    """Base of those that train networks, the same seeds for each treatment."""
+
+    training: TrainingSpec = TrainingSpec()
+    """How networks are trained."""
+    sigma_learning_rate: LearningRate | None = None
+    """The sigma-Asymmetric networks' own step size after the warm-up, which starts where that of the others does; none given: that of the others."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seeds initialisation and shuffling of every network, the same for each treatment."""
+    mask_seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seeds masks, fixed weights and FiGLU's gates."""
+    precision: Precision = "float32"
+    """Arithmetic of matrix products; tf32 is faster on a GPU."""
+
+    def trained(self, name: str, networks: Iterable[int], masks: Iterable[int] = (0,)) -> train.Spec:
+        """The run that trains some networks of one treatment.
+
+        Args:
+            name: One of `treatment_settings`.
+            networks: Their numbers in the study, from which their seeds follow.
+            masks: Numbers of their masks: one for all, or one each.
+        """
+        treatment = self.treatment_settings()[name]
+        first = self.mask_seed * SEEDS_APART
+        return train.Spec(
+            data=self.data,
+            network=self.network,
+            treatment=treatment,
+            training=self._training(treatment),
+            seeds=tuple(self.seed * SEEDS_APART + network for network in networks),
+            mask_seeds=() if isinstance(treatment, Standard) else tuple(first + mask for mask in masks),
+            precision=self.precision,
+        )
+
+    def _training(self, treatment: Treatment) -> TrainingSpec:
+        """The study's training, or with the treatment's own learning rate; a warm-up's first rate stays."""
+        own, shared = self.sigma_learning_rate, self.training
+        if own is None or not isinstance(treatment, SigmaAsymmetric):
+            return shared
+        start = min(1.0, shared.warmup_start * shared.learning_rate / own)
+        return shared.model_copy(update={"learning_rate": own, "warmup_start": start})
