@@ -18,12 +18,9 @@ from jobs.kinds import surface, train
 from jobs.kinds.interpolate import Split
 from jobs.specs import PlannedRun, in_order, spec_hash
 from jobs.studies import landscape_results, lmc
-from jobs.studies.compared import TrainedSpec
+from jobs.studies.compared import NETWORKS, PAPERS, NetworkName, TrainedSpec
 from symcore.networks.mlp import MLPSpec
 from symcore.training import TrainingSpec
-
-TreatmentName = Literal["standard", "sigma", "w"]
-ALL: tuple[TreatmentName, ...] = ("standard", "sigma", "w")
 
 
 class Spec(TrainedSpec):
@@ -32,8 +29,8 @@ class Spec(TrainedSpec):
     title: ClassVar[str] = "Loss landscapes"
 
     kind: Literal["landscape"] = "landscape"
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
-    """What is compared: standard networks, sigma- and W-Asymmetric networks."""
+    treatments: Annotated[tuple[NetworkName, ...], in_order(NETWORKS)] = PAPERS
+    """What is compared: standard, sigma- and W-Asymmetric networks; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     networks: int = Field(default=3, ge=3, le=100)
     """Networks per treatment; the first three span the plane through them."""
     surfaces: int = Field(default=1, ge=0, le=100)
@@ -61,12 +58,12 @@ class Spec(TrainedSpec):
         return self
 
 
-NETWORKS = ("data", "network", "w", "sigma", "training")
+TRAINED = ("data", "network", "w", "sigma", "training")
 """Settings that say which networks are trained."""
 PRESETS: dict[str, Spec] = {
     "smoke": Spec(network=MLPSpec(width=64, depth=2), training=TrainingSpec(epochs=15), cells=21),
     "laptop": Spec(),
-    "paper": Spec(**{name: getattr(lmc.PRESETS["paper"], name) for name in NETWORKS}),
+    "paper": Spec(**{name: getattr(lmc.PRESETS["paper"], name) for name in TRAINED}),
 }
 """Digits in seconds; digits at the demo's size; the networks of the paper's LMC experiment on MNIST."""
 
@@ -76,7 +73,7 @@ def expand(spec: Spec) -> list[PlannedRun]:
     return [run for name in spec.treatments for run in _treated(spec, name)]
 
 
-def _treated(spec: Spec, name: TreatmentName) -> Iterator[PlannedRun]:
+def _treated(spec: Spec, name: NetworkName) -> Iterator[PlannedRun]:
     """All runs of one treatment."""
     trained = spec.trained(name, range(spec.networks))
     yield PlannedRun(f"{name}/train/0", trained)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import pyarrow as pa
 from pydantic import Field
@@ -19,8 +19,10 @@ from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import lmc_results
 from jobs.studies.compared import TrainedSpec
 
-TreatmentName = Literal["standard", "rebasin", "sigma", "w"]
-ALL: tuple[TreatmentName, ...] = ("standard", "rebasin", "sigma", "w")
+TreatmentName = Literal["standard", "rebasin", "sigma", "w", "w0", "syre", "asym_init", "fixed_biases"]
+ALL: tuple[TreatmentName, ...] = get_args(TreatmentName)
+PAPERS: tuple[TreatmentName, ...] = ("standard", "rebasin", "sigma", "w")
+"""Those that the paper compares."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class LMCSpec(TrainedSpec):
 
     paper: ClassVar[PaperRow]
 
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks."""
+    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     restarts: int = Field(default=1, ge=1, le=1000)
     """Git Re-Basin's ascents, of which the best is kept; the paper uses one."""
     pairs: int = Field(default=5, ge=1, le=1000)
@@ -47,7 +49,7 @@ class LMCSpec(TrainedSpec):
     points: interpolate.Points = 25
     """Points on each path, endpoints included; odd."""
     mask_per_pair: bool = False
-    """Draw masks and gates anew for each pair; otherwise all networks of a treatment share them."""
+    """Draw masks, what is fixed and gates anew for each pair; otherwise all networks of a treatment share them."""
     block: int = Field(default=5, ge=1, le=1000)
     """Pairs trained together as one run; raising `pairs` later reuses the full blocks."""
 

@@ -23,6 +23,10 @@ LABELS = {
     "rebasin": "Git Re-Basin",
     "sigma": "σ-Asymmetric",
     "w": "W-Asymmetric",
+    "w0": "W, κ = 0",
+    "syre": "syre",
+    "asym_init": "Asymmetric init",
+    "fixed_biases": "Fixed biases",
 }
 """Treatments in the order and by the names in which people see them."""
 QUANTITIES = {"loss": 1.0, "accuracy": -1.0}

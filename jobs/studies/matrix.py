@@ -18,7 +18,7 @@ from jobs.kinds import align, interpolate, train
 from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import lmc_results
 from jobs.studies.compared import TrainedSpec
-from jobs.studies.lmc_recipe import ALL, TreatmentName
+from jobs.studies.lmc_recipe import ALL, PAPERS, TreatmentName
 from symcore.networks.mlp import MLPSpec
 from symcore.training import TrainingSpec
 from symcore.treatments import SigmaAsymmetric, WAsymmetric
@@ -31,8 +31,8 @@ class Spec(TrainedSpec):
     order: ClassVar[int] = 1
 
     kind: Literal["matrix"] = "matrix"
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks."""
+    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     restarts: int = Field(default=1, ge=1, le=1000)
     """Git Re-Basin's ascents for each pair, of which the best is kept."""
     networks: int = Field(default=6, ge=2, le=30)

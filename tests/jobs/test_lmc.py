@@ -15,7 +15,7 @@ from jobs.specs import RunSpec, spec_hash
 from jobs.studies import lmc, lmc_recipe, lmc_resnet20, lmc_resnet20x8, lmc_results
 from symcore.networks.resnet import ResNetSpec
 from symcore.training import TrainingSpec
-from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
+from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
 
 
 def roles(spec: lmc.Spec) -> dict[str, RunSpec]:
@@ -36,7 +36,8 @@ def test_every_run_comes_after_its_inputs(preset: lmc_recipe.LMCSpec) -> None:
     for run in lmc_recipe.expand(preset.model_copy(update={"pairs": 12, "block": 5})):
         assert set(run.spec.inputs()) <= made
         made.add(spec_hash(run.spec))
-    assert len(made) == 3 * 8
+    others = sum(name not in ("standard", "rebasin") for name in preset.treatments)
+    assert len(made) == 3 * (2 + 2 + 2 * others)
 
 
 def test_a_finished_run_of_an_earlier_version_is_found_again() -> None:
@@ -59,6 +60,24 @@ def test_each_treatment_trains_two_networks_a_pair_from_the_same_seeds() -> None
         assert [seed for run in trained for seed in run.seeds] == list(range(14))
     paths = [run for role, run in planned.items() if role.startswith("w/path")]
     assert [run.pairs for run in paths] == [((0, 1), (2, 3), (4, 5)), ((0, 1), (2, 3), (4, 5)), ((0, 1),)]
+
+
+def test_controls_share_seeds_masks_and_settings_with_what_they_control() -> None:
+    planned = roles(lmc.Spec(treatments=lmc_recipe.ALL, w=WAsymmetric(n_fix=(4, 8, 8, 32)), mask_seed=2))
+    trained = {name: planned[f"{name}/train/0"] for name in ("w", "w0", "asym_init", "syre", "fixed_biases")}
+    assert len({run.seeds for run in trained.values()}) == 1
+    assert {run.mask_seeds for run in trained.values()} == {(20_000,)}
+    assert trained["w0"].treatment == WAsymmetric(n_fix=(4, 8, 8, 32), kappa=(0, 0, 0, 0))
+    assert trained["asym_init"].treatment == AsymmetricInit(n_fix=(4, 8, 8, 32))
+    assert (trained["syre"].treatment, trained["fixed_biases"].treatment) == (Syre(), FixedBiases())
+    assert len({spec_hash(run) for run in planned.values()}) == 2 * len(lmc_recipe.ALL)
+
+
+def test_the_controls_repeat_the_papers_networks_and_search_longer() -> None:
+    controls, paper = lmc.PRESETS["controls"], lmc.PRESETS["paper"]
+    assert controls.treatments == ("standard", "rebasin", "w", "w0", "syre", "asym_init")
+    assert (controls.restarts, paper.restarts) == (10, 1)
+    assert hashes(paper)["w/path/0"] == hashes(controls)["w/path/0"]
 
 
 def test_another_study_seed_shares_no_network() -> None:
@@ -92,7 +111,7 @@ def test_a_setting_repeats_only_the_runs_that_it_touches() -> None:
     assert touched(w=WAsymmetric(n_fix=(1, 1, 1, 1))) == {"w/train/0", "w/path/0"}
     assert touched(sigma=SigmaAsymmetric(std=1)) == {"sigma/train/0", "sigma/path/0"}
     assert touched(restarts=2) == {"rebasin/align/0", "rebasin/path/0"}
-    assert touched(points=27) == {f"{name}/path/0" for name in lmc_recipe.ALL}
+    assert touched(points=27) == {f"{name}/path/0" for name in lmc_recipe.PAPERS}
     assert touched(mask_seed=1) == {
         f"{name}/{part}/0" for name in ("sigma", "w") for part in ("train", "path")
     }
@@ -182,7 +201,18 @@ def test_each_row_of_the_paper_has_its_own_numbers() -> None:
         ({"pairs": 0}, ("pairs",), "greater than or equal to 1"),
         ({"points": 10}, ("points",), "accepted: an odd number from 3"),
         ({"treatments": []}, ("treatments",), "accepted: one or more of standard, rebasin, sigma, w"),
-        ({"treatments": ["syre"]}, ("treatments", 0), "'standard', 'rebasin', 'sigma' or 'w'"),
+        ({"treatments": ["tna"]}, ("treatments", 0), "'asym_init' or 'fixed_biases'"),
+        ({"treatments": ["w0"], "w": {"n_fix": [1, 16, 16, 64]}}, ("w", "n_fix"), "64 ways"),
+        ({"treatments": ["asym_init"], "w": {"n_fix": [65, 16, 16, 64]}}, ("w", "n_fix"), "0 to 64"),
+        ({"fixed_biases": {"bound": 0}}, ("fixed_biases", "bound"), "greater than 0"),
+        (
+            {
+                "treatments": ["fixed_biases"],
+                "network": {"kind": "resnet", "norm": "none"},
+            },
+            ("fixed_biases", "bound"),
+            "no hidden biases",
+        ),
         ({"network": {"width": 0}}, ("network", "width"), "greater than or equal to 1"),
         ({"pair": 3}, ("pair",), "not permitted"),
     ],
