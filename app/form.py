@@ -13,6 +13,9 @@ from app import fields, theme
 from app.controls import Choice, Models, Number, Switch, accepted
 from app.fields import Field, Values
 
+SELDOM = ("sigma_learning_rate", "block", "seed", "mask_seed", "precision")
+"""Settings that stand after the others."""
+
 
 class Form:
     """A form for one model, filled from a spec; what people type lives in the session under `name`."""
@@ -54,6 +57,7 @@ class Form:
         wide = [field for field in some if isinstance(field.control, Choice) and field.control.many]
         boxes = [field for field in some if isinstance(field.control, Models)]
         plain = [field for field in some if field not in wide and field not in boxes]
+        plain.sort(key=lambda field: SELDOM.index(field.path) + 1 if field.path in SELDOM else 0)
         for field in wide:
             self._widget(field)
         for start in range(0, len(plain), across):

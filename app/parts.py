@@ -125,6 +125,17 @@ def choice(label: str, key: str, options: Sequence[str]) -> str:
     return chosen
 
 
+def select(label: str, key: str, titles: Mapping[str, str]) -> str:
+    """One of several names by their titles, kept in the address under `key`; the first is the default."""
+    names = list(titles)
+    asked = st.query_params.get(key)
+    index = names.index(asked) if asked in titles else 0
+    chosen: str = st.selectbox(label, names, index=index, format_func=titles.__getitem__, key=key, width=460)
+    if chosen != names[index]:
+        st.query_params[key] = chosen
+    return chosen
+
+
 Verb = Literal["cancel", "resume", "delete"]
 
 

@@ -21,7 +21,7 @@ class Treatment:
     label: str
     latex: str
     colour: str
-    """Of marks; the same in both themes (Okabe-Ito)."""
+    """Of marks; the same in both themes (Okabe-Ito, and past its eight two more)."""
     words_light: str
     """Of text on the light theme; at least 4.5:1 on its background and panels."""
     words_dark: str
@@ -32,9 +32,11 @@ TREATMENTS = {
     "rebasin": Treatment("Git Re-Basin", "Git Re-Basin", "#0072B2", "#0068A3", "#5CB1E8"),
     "sigma": Treatment("σ-Asymmetric", r"$\sigma$-Asymmetric", "#E69F00", "#8A5E00", "#F0B840"),
     "w": Treatment("W-Asymmetric", "W-Asymmetric", "#009E73", "#00704F", "#2FC79A"),
+    "w0": Treatment("W, κ = 0", r"W, $\kappa = 0$", "#56B4E9", "#1A6F9F", "#8ACDF5"),
     "syre": Treatment("syre", "syre", "#CC79A7", "#A0447A", "#E09CC3"),
-    "kappa_zero": Treatment("κ = 0", r"$\kappa = 0$", "#56B4E9", "#1A6F9F", "#8ACDF5"),
-    "other": Treatment("Other", "Other", "#D55E00", "#AB4B00", "#F08A48"),
+    "asym_init": Treatment("Asymmetric init", "Asymmetric init", "#D55E00", "#AB4B00", "#F08A48"),
+    "fixed_biases": Treatment("Fixed biases", "Fixed biases", "#8C7A3D", "#6F6030", "#C4B06A"),
+    "other": Treatment("Other", "Other", "#9467BD", "#7A4BA6", "#B694D9"),
 }
 
 

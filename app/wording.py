@@ -124,6 +124,10 @@ def _setting(value: Any) -> str:  # noqa: ANN401 - any JSON value
 LABELS = {
     "w": "W-Asymmetric networks",
     "sigma": "σ-Asymmetric networks",
+    "syre": "syre networks",
+    "fixed_biases": "Networks with fixed biases",
+    "bound": "Largest bias",
+    "sigma_learning_rate": "Learning rate of σ-Asymmetric",
     "restarts": "Restarts of Git Re-Basin",
     "form": "What is fixed",
     "n_fix": "Fixed weights per row",

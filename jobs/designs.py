@@ -16,11 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.specs import refusal
 from symcore import asymmetry
+from symcore.controls import hidden_biases
 from symcore.data.sources import SOURCES
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.shapes import layers, output_shapes
 from symcore.settings import Settings
-from symcore.treatments import Treatment, WAsymmetric
+from symcore.treatments import FixedBiases, Masks, Treatment
 
 
 def field_error(model: type[Settings], at: tuple[str, ...], value: object, message: str) -> ValidationError:
@@ -35,6 +36,11 @@ def blueprint(network: NetworkSpec, data: str) -> nn.Module:
     source = SOURCES[data]
     with torch.device("meta"):
         return network.build(source.input_shape, source.classes)
+
+
+def weight_matrices(network: NetworkSpec, data: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's weight matrices and convolutions by name, in order."""
+    return asymmetry.weight_matrices(blueprint(network, data))
 
 
 def check_treatment(
@@ -52,11 +58,14 @@ def check_treatment(
     Raises:
         ValidationError: pointing at the treatment's field, with what is accepted.
     """
-    if not isinstance(treatment, WAsymmetric):
-        return
-    matrices = asymmetry.weight_matrices(blueprint(network, data))
     try:
-        asymmetry.layers(matrices, treatment)
+        match treatment:
+            case Masks():
+                asymmetry.layers(weight_matrices(network, data), treatment)
+            case FixedBiases():
+                hidden_biases(blueprint(network, data))
+            case _:
+                return
     except ValueError as error:
         name = str(error).partition(":")[0]
         raise field_error(model, (*at, name), getattr(treatment, name, None), str(error)) from error
@@ -69,6 +78,8 @@ class Size:
     parameters: int
     activations: int
     """Numbers that the layers put out for one image."""
+    largest: int
+    """Those of the layer that puts out most."""
     forward_flop: int
     """Floating point operations of the matrix products for one image."""
 
@@ -79,6 +90,6 @@ def size(network: NetworkSpec, data: str) -> Size:
     module = blueprint(network, data)
     image = torch.zeros(1, *SOURCES[data].input_shape, device="meta")
     with FlopCounterMode(display=False) as counter:
-        outputs = output_shapes(module, layers(module), image)
-    activations = sum(shape.numel() for shape in outputs.values())
-    return Size(sum(p.numel() for p in module.parameters()), activations, counter.get_total_flops())
+        outputs = [shape.numel() for shape in output_shapes(module, layers(module), image).values()]
+    parameters = sum(p.numel() for p in module.parameters())
+    return Size(parameters, sum(outputs), max(outputs), counter.get_total_flops())

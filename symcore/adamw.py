@@ -76,6 +76,10 @@ class Block:
     """D, [member or 1, entry]; none where nothing is fixed."""
     keep: Tensor
     """What a step's decay leaves of each weight."""
+    offset: Tensor | None
+    """F where D is 1, [member or 1, entry]: decay pulls towards it, and so acts on W alone; none where it is 0."""
+    pull: Tensor | None
+    """What a step's decay gives back to each weight, [member or 1, entry]: (1 - keep) * offset."""
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds, by name: views [member, *shape] of weights and moments."""
@@ -105,9 +109,9 @@ def build(
         parameters: effective weights [member, *shape]; they are copied.
         learning_rate: [member], or [1] where all share it.
         weight_decay: likewise.
-        asymmetry: whose fixed entries are to stay.
+        asymmetry: whose fixed entries are to stay, and whose offsets weight decay is to spare.
     """
-    masks = asymmetry.trainable if asymmetry else {}
+    masks, offsets = (asymmetry.trainable, asymmetry.offsets()) if asymmetry else ({}, {})
     rate, decay = learning_rate.unsqueeze(1), weight_decay.unsqueeze(1)
     blocks = []
     for names in groups(parameters):
@@ -115,10 +119,19 @@ def build(
         weights = layout.flatten({name: parameters[name] for name in names}).clone()
         second, trainable = torch.zeros_like(weights), None
         if any(name in masks for name in names):
-            trainable = layout.flatten(_stacked_masks(layout, masks, weights.device))
+            trainable = layout.flatten(_stacked(layout, masks, weights.new_ones((), dtype=torch.bool)))
             second.masked_fill_(~trainable, torch.inf)
         first, keep = torch.zeros_like(weights), _kept(rate, decay, trainable)
-        blocks.append(Block(layout, weights, first, second, rate.clone(), decay, trainable, keep))
+        offset = (
+            layout.flatten(_stacked(layout, offsets, weights.new_zeros(())))
+            if trainable is not None
+            else None
+        )
+        offset = offset if offset is not None and offset.any() else None
+        pull = None if offset is None else (1 - keep) * offset
+        blocks.append(
+            Block(layout, weights, first, second, rate.clone(), decay, trainable, keep, offset, pull)
+        )
     return blocks
 
 
@@ -127,18 +140,15 @@ def _kept(rate: Tensor, decay: Tensor, trainable: Tensor | None) -> Tensor:
     return kept if trainable is None else torch.where(trainable, kept, 1)
 
 
-def _stacked_masks(layout: Layout, masks: Mapping[str, Tensor], device: torch.device) -> Parameters:
-    """D of each parameter, [member or 1, *shape]; true where nothing is fixed."""
+def _stacked(layout: Layout, some: Mapping[str, Tensor], missing: Tensor) -> Parameters:
+    """A tensor for each parameter, [member or 1, *shape], from those of some; all entries of others are `missing`."""
     stacked = {
-        n: masks[n] if masks[n].ndim > len(shape) else masks[n].unsqueeze(0)
+        n: some[n] if some[n].ndim > len(shape) else some[n].unsqueeze(0)
         for n, shape in layout.shapes.items()
-        if n in masks
+        if n in some
     }
     members = max(len(d) for d in stacked.values())
-    every = {
-        name: torch.ones(members, *shape, dtype=torch.bool, device=device)
-        for name, shape in layout.shapes.items()
-    }
+    every = {name: missing.expand(members, *shape) for name, shape in layout.shapes.items()}
     return every | {name: d.expand(members, *layout.shapes[name]) for name, d in stacked.items()}
 
 
@@ -146,6 +156,8 @@ def set_rate(block: Block, learning_rate: Tensor) -> None:
     """Changes the learning rates, [member] or [1] as in `build`, in place: a captured step reads them where they are."""
     block.rate.copy_(learning_rate.unsqueeze(1))
     block.keep.copy_(_kept(block.rate, block.decay, block.trainable))
+    if block.pull is not None and block.offset is not None:
+        block.pull.copy_((1 - block.keep) * block.offset)
 
 
 def update(block: Block, gradient: Tensor, steps: Tensor) -> None:
@@ -159,4 +171,7 @@ def update(block: Block, gradient: Tensor, steps: Tensor) -> None:
     block.second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
     denominator = (block.second.sqrt() / second_correction).add_(EPSILON)
     step = (block.first / denominator).mul_(block.rate / first_correction)
-    block.weights.mul_(block.keep).sub_(step)
+    block.weights.mul_(block.keep)
+    if block.pull is not None:
+        block.weights.add_(block.pull)
+    block.weights.sub_(step)

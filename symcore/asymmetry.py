@@ -1,6 +1,6 @@
 """Asymmetry as a transformation of parameters: effective weight = F + D * W, fixed once and shared by all networks.
 
-W-Asymmetric networks (Lim et al. 2024, section 3.1) take D as a binary mask with `n_fix` zeros per row and F as random
+F may lie where D is 0, as a fixed weight, and where it is 1, as an offset of one that is trained. W-Asymmetric networks (Lim et al. 2024, section 3.1) take D as a binary mask with `n_fix` zeros per row and F as random
 constants where D is 0. A row is what makes one neuron or output channel: [in] of a linear layer, [in, k, k] of a
 convolution. Networks stay ordinary modules in standard form.
 """
@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 
 from symcore.networks.recurrent import HIDDEN_MAP
 from symcore.randomness import stream
-from symcore.treatments import Form, WAsymmetric
+from symcore.treatments import Form, Masks
 
 Parameters = dict[str, Tensor]
 T = TypeVar("T")
@@ -48,6 +48,10 @@ class Asymmetry:
             name: (value - self.fixed[name]) * self.trainable[name] if name in self.fixed else value
             for name, value in effective.items()
         }
+
+    def offsets(self) -> Parameters:
+        """F where D is 1: what is added to trained weights, and towards which weight decay pulls effective ones."""
+        return {name: f * self.trainable[name] for name, f in self.fixed.items()}
 
     def select(self, members: Sequence[int]) -> Asymmetry:
         """The asymmetry of some members, in the given order; what is shared stays shared."""
@@ -116,7 +120,7 @@ def _per_layer(field: str, given: tuple[T, ...] | None, default: list[T], names:
     return list(given)
 
 
-def layers(matrices: Mapping[str, tuple[int, ...]], treatment: WAsymmetric) -> list[MaskedLayer]:
+def layers(matrices: Mapping[str, tuple[int, ...]], treatment: Masks) -> list[MaskedLayer]:
     """Settles `n_fix` and `kappa` for each weight matrix and checks that the masks can be built.
 
     Raises:
@@ -229,8 +233,8 @@ def _repeated(
     return np.setdiff1d(np.arange(len(zeros)), first)
 
 
-def draw(network: nn.Module, treatment: WAsymmetric, seed: int) -> Asymmetry:
-    """The masks and constants of a W-Asymmetric network for one mask seed; F ~ N(0, kappa^2) where D is 0.
+def draw(network: nn.Module, treatment: Masks, seed: int) -> Asymmetry:
+    """The masks and constants of a W-Asymmetric network for one mask seed (Lim et al. 2024, section 3.1); F ~ N(0, kappa^2) where D is 0.
 
     Raises:
         ValueError: if `n_fix` or `kappa` does not fit the network.

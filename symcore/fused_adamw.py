@@ -24,10 +24,11 @@ TILE = 32
 
 
 def suited(blocks: Sequence[Block], size: int) -> list[str]:
-    """The matrices that are a block of their own, if a minibatch of `size` images fits."""
+    """The matrices without offsets that are a block of their own, if a minibatch of `size` images fits."""
     if size > LARGEST_BATCH:
         return []
-    shapes = [next(iter(block.layout.shapes.items())) for block in blocks if len(block.layout.shapes) == 1]
+    alone = [block.layout.shapes for block in blocks if len(block.layout.shapes) == 1 and block.pull is None]
+    shapes = [next(iter(shape.items())) for shape in alone]
     return [name for name, shape in shapes if len(shape) == 2]
 
 

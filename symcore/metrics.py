@@ -29,6 +29,14 @@ COMBINED_IMAGES = 2_048
 """Images at once for combinations: so many that making a member's weights takes little beside their use."""
 
 
+def rows_at_once(device: str, largest: int) -> int:
+    """Members times images that are evaluated at once on a device ("cpu" or "cuda").
+
+    `largest` is the number of entries in the largest output of a layer for one image.
+    """
+    return max(1, min(ROWS[device], NUMBERS[device] // largest))
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood of each label, logits [batch, class], labels [batch] -> [batch], in nats."""
     log_probability = torch.log_softmax(logits, dim=-1)
@@ -85,8 +93,7 @@ class Evaluator:
         data = self._dataset.splits[split]
         weights = [effective[name] for name in self._names] + [buffers[name] for name in self._buffer_names]
         members, device = len(weights[0]), weights[0].device
-        rows = min(ROWS[device.type], NUMBERS[device.type] // self._largest)
-        chunk = max(1, rows // members)
+        chunk = max(1, rows_at_once(device.type, self._largest) // members)
         loss = torch.zeros(members, dtype=torch.float64, device=device)
         correct = torch.zeros(members, dtype=torch.int64, device=device)
         for images, labels in zip(data.images.split(chunk), data.labels.split(chunk), strict=True):
@@ -112,8 +119,7 @@ class Evaluator:
         members, device = len(coefficients), coefficients.device
         loss = torch.zeros(members, dtype=torch.float64, device=device)
         correct = torch.zeros(members, dtype=torch.int64, device=device)
-        rows = min(ROWS[device.type], NUMBERS[device.type] // self._largest)
-        rows = max(1, rows // COMBINED_SHARE[device.type])
+        rows = max(1, rows_at_once(device.type, self._largest) // COMBINED_SHARE[device.type])
         chunk = min(COMBINED_IMAGES, rows)
         for images, labels in zip(data.images.split(chunk), data.labels.split(chunk), strict=True):
             others = [*shared, self._dataset.normalise(images), labels]

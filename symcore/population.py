@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from symcore import asymmetry as asym
+from symcore import controls
 from symcore.asymmetry import Asymmetry, Parameters
 from symcore.figlu import replace_activations
 from symcore.networks.registry import NetworkSpec
 from symcore.randomness import torch_seed
-from symcore.treatments import SigmaAsymmetric, Treatment, WAsymmetric
+from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Syre, Treatment, WAsymmetric
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Design:
     seeds: tuple[int, ...]
     """One per member; it seeds initialisation, shuffling and augmentation."""
     mask_seeds: tuple[int, ...] = (0,)
-    """Seeds of masks, fixed weights and FiGLU's F: one shared by all members, or one per member."""
+    """Seeds of masks, of what is fixed and of FiGLU's F: one shared by all members, or one per member."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ def build(design: Design, device: torch.device | str = "cpu") -> Population:
         else {name: torch.stack([b[name] for b in buffers]) for name in buffers[0]},
         asymmetry=(masks[0] if shared else asym.stack(masks)) if masks else None,
     )
+    if isinstance(design.treatment, AsymmetricInit):
+        return replace(population, parameters=population.effective(), asymmetry=None).to(device)
     return population.with_effective(population.effective()).to(device)
 
 
@@ -142,13 +145,24 @@ def _initialise(design: Design, seed: int) -> nn.Module:
 
 
 def _form(design: Design, mask_seed: int) -> tuple[nn.Module, Asymmetry | None]:
-    """The module that all members share, its activations swapped for FiGLU or its masks drawn where asked for."""
+    """The module that all members share, its activations swapped for FiGLU, and what is fixed of its parameters."""
     network = design.network.build(design.input_shape, design.classes)
     if isinstance(design.treatment, SigmaAsymmetric):
         replace_activations(network, torch.zeros(2, *design.input_shape), design.treatment.std, mask_seed)
-    if isinstance(design.treatment, WAsymmetric):
-        return network, asym.draw(network, design.treatment, mask_seed)
-    return network, None
+    return network, _asymmetry(network, design.treatment, mask_seed)
+
+
+def _asymmetry(network: nn.Module, treatment: Treatment, mask_seed: int) -> Asymmetry | None:
+    """What a treatment fixes of the parameters, at least at the start."""
+    match treatment:
+        case WAsymmetric() | AsymmetricInit():
+            return asym.draw(network, treatment, mask_seed)
+        case Syre():
+            return controls.offsets(network, treatment, mask_seed)
+        case FixedBiases():
+            return controls.fixed_biases(network, treatment, mask_seed)
+        case _:
+            return None
 
 
 def call_one(

@@ -1,7 +1,7 @@
 """Training a population: every member takes its own minibatches, all take each step together, as one tensor program.
 
-Weights are trained as effective weights F + D * W with D masking step and decay, which is the same arithmetic as training
-W (F is 0 where D is 1) and rebuilds nothing in each step.
+Weights are trained as effective weights F + D * W with D masking step and decay, and decay towards F where D is 1, which
+is the same arithmetic as training W and rebuilds nothing in each step.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ PIXELS = 256
 """Pixels of a picture's longer side, about."""
 NEGATIVE, POSITIVE, ZERO = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x7A, 0x7F, 0x87)
 """Colours of fixed weights by their sign, readable on both themes (Okabe-Ito, and the standard networks' grey)."""
+BAND = 32
+"""Pixels of the height of a picture of biases."""
 FAINTEST, TRAINABLE = 0.3, 0.14
 """Opacity of the smallest fixed weights, and of what is trained, which has no colour of its own."""
 
@@ -35,21 +37,24 @@ def every(size: int) -> int:
 
 
 def picture(name: str, fixed: Tensor, trainable: Tensor) -> Picture:
-    """A layer's fixed weights, blue below zero and orange above; the greater the more opaque.
+    """What is fixed of a layer's weights, blue below zero and orange above; the greater the more opaque.
 
     A large layer is sampled, every n-th row and column, so that a pixel is always one weight and never a mean.
 
     Args:
         name: of the layer.
-        fixed: F, [out, in] or [out, in, k, k], whose columns are then all weights of a row.
+        fixed: F, [out, in], or [out, in, k, k], whose columns are then all weights of a row, or biases [out].
         trainable: D, alike, true where a weight is trained.
     """
-    values, free = fixed.flatten(1).numpy(), trainable.flatten(1).numpy()
+    rows_of = (1, -1) if fixed.ndim == 1 else (len(fixed), -1)
+    values, trained = fixed.reshape(rows_of).numpy(), trainable.reshape(rows_of).numpy()
+    free = trained & (values == 0)
     rows, columns = values.shape
     down, across = every(rows), every(columns)
     zoom = max(1, PIXELS // max(-(-rows // down), -(-columns // across)))
     drawn = _colours(values[::down, ::across], free[::down, ::across])
-    return Picture(name, drawn.repeat(zoom, axis=0).repeat(zoom, axis=1), _told(fixed, free, down, across))
+    pixels = drawn.repeat(BAND if rows == 1 else zoom, axis=0).repeat(zoom, axis=1)
+    return Picture(name, pixels, _told(fixed, trained, free, down, across))
 
 
 def _colours(values: NDArray[np.float32], free: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -62,10 +67,12 @@ def _colours(values: NDArray[np.float32], free: NDArray[np.bool_]) -> NDArray[np
     return np.concatenate([colour, np.round(255 * opacity)[..., None].astype(np.uint8)], axis=-1)
 
 
-def _told(fixed: Tensor, free: NDArray[np.bool_], down: int, across: int) -> str:
+def _told(fixed: Tensor, trained: NDArray[np.bool_], free: NDArray[np.bool_], down: int, across: int) -> str:
     shape = " × ".join(map(str, fixed.shape))
-    share = 1 - free.mean()
+    share = 1 - trained.mean()
     told = f"{shape}, {share:.1%} fixed" if share < 1 else f"{shape}, all fixed"
+    if trained.all() and not free.all():
+        told = f"{shape}, trained from a fixed offset"
     sampled = [
         f"every {_ordinal(step)} {what}" for step, what in ((down, "row"), (across, "column")) if step > 1
     ]

@@ -67,10 +67,10 @@ def _cloned() -> Start | None:
 def _preset() -> Start:
     studies = registry.studies()
     with st.container(horizontal=True, gap="medium"):
-        kind = parts.choice("Study", "study", list(studies))
+        kind = parts.select("Study", "study", {name: study.Spec.title for name, study in studies.items()})
         presets = studies[kind].PRESETS
         chosen = parts.choice("Start from", "preset", list(presets))
-    st.caption(f"**{studies[kind].Spec.title}.** {studies[kind].Spec.__doc__}")
+    st.caption(str(studies[kind].Spec.__doc__))
     return Start(kind, presets[chosen], chosen)
 
 

@@ -21,9 +21,9 @@ def _square(colour: tuple[int, int, int]) -> str:
 
 
 LEGEND = (
-    f"A pixel is one weight: {_square(masks.POSITIVE)} where it is fixed above zero, {_square(masks.NEGATIVE)} below, the "
-    f"greater the stronger; {_square(masks.ZERO)} where it is fixed at zero; pale where it is trained. Rows are the neurons "
-    "that a layer computes, columns what it reads."
+    f"A pixel is one weight: {_square(masks.POSITIVE)} where what is fixed of it is above zero, {_square(masks.NEGATIVE)} "
+    f"below, the greater the stronger; {_square(masks.ZERO)} where it is fixed at zero; pale where all of it is trained. Rows "
+    "are the neurons that a layer computes, columns what it reads; biases stand in one row."
 )
 
 
@@ -81,7 +81,10 @@ def pictures(weights: Path) -> None:
 
 @lru_cache(maxsize=64)
 def fixed_layers(weights: Path) -> tuple[masks.Picture, ...]:
-    """What the network in a file holds fixed: F beside D, or FiGLU's F; a run's file never changes."""
+    """What the network in a file holds fixed: F beside D, or FiGLU's F; a run's file never changes.
+
+    Of biases and norms, those that are not trained.
+    """
     network = load(weights)
     order = [*dict(network.network.named_buffers()), *network.parameters]
     trainable = {
@@ -91,7 +94,12 @@ def fixed_layers(weights: Path) -> tuple[masks.Picture, ...]:
     if network.asymmetry is not None:
         trainable, fixed = trainable | network.asymmetry.trainable, fixed | network.asymmetry.fixed
     return tuple(
-        masks.picture(name.rpartition(".")[0] or name, fixed[name], trainable[name])
+        masks.picture(_layer(name), fixed[name], trainable[name])
         for name in order
-        if name in fixed
+        if name in fixed and (fixed[name].ndim > 1 or not trainable[name].all())
     )
+
+
+def _layer(name: str) -> str:
+    """A layer by its name; one of several parameters keeps its own where it is no weight."""
+    return name if name.endswith(".bias") else name.rpartition(".")[0] or name

@@ -12,12 +12,13 @@ import streamlit as st
 from app import parts, queries
 from app.charts import paths, tables
 from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
+from jobs import registry
 
 Results = Mapping[str, pa.Table]
 SIGMA = """
-<b>Why σ-Asymmetric can lie above Standard.</b> FiGLU's fixed F leaves the symmetries of Linear → LayerNorm in place
-(a layer's weights may be scaled, or all its rows shifted by one vector, and the function stays the same), and a larger
-F makes the gates nearly hard and random, so that independently trained networks disagree more midway.
+<b>Why σ-Asymmetric can lie above Standard.</b> FiGLU's fixed F leaves the symmetries of a norm in place (weights right
+before one may be scaled, and before a LayerNorm all rows shifted by one vector, and the function stays the same), and a
+larger F makes the gates nearly hard and random, so that independently trained networks disagree more midway.
 """
 
 
@@ -55,7 +56,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     )
     definitions(chosen.quantity, sigma="sigma" in spec["treatments"])
     table(study["study"], spec, results, chosen)
-    _beside_the_paper(results)
+    _beside_the_paper(spec["kind"], results)
 
 
 BRIEF = "Loss barrier at the midpoint, test images (nats)"
@@ -140,11 +141,12 @@ def table(study: str, spec: Mapping[str, Any], results: Results, chosen: Chosen)
     st.html(tables.html(spec["treatments"], summary, chosen.quantity, chosen.split))
 
 
-def _beside_the_paper(results: Results) -> None:
+def _beside_the_paper(kind: str, results: Results) -> None:
+    row = registry.studies()[kind].Spec.paper.name
     if results["summary"].to_pandas()["paper_barrier_midpoint"].notna().any():
-        parts.note("Paper: Lim et al. 2024, table 1, MLP on MNIST, mean and spread over at least 5 pairs.")
+        parts.note(f"Paper: Lim et al. 2024, table 1, {row}, mean and spread over at least 5 pairs.")
     else:
         parts.note(
-            "The paper's numbers for MLPs are measured with other settings and do not compare with these; the preset "
+            f"The paper's numbers ({row}) are measured with other settings and do not compare with these; the preset "
             "“paper” on the Launch page measures what does."
         )

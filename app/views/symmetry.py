@@ -24,6 +24,9 @@ TABLE_HEADS = ("Two neurons swapped", "All neurons permuted", "One layer scaled"
 BRIEF = "Permutations of neurons that leave the function as it is"
 """What the numbers of `brief` are."""
 
+NOTHING_FIXED = ("standard", "asym_init")
+"""Treatments all of whose weights are trained."""
+
 CERTIFICATES = {
     "forward": "Certificate: layer by layer, no two neurons have the same fixed weights. Colour "
     "refinement agrees after {rounds}.",
@@ -41,7 +44,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     summary, measured = results["summary"].to_pandas(), results["changes"].to_pandas()
     st.html(_cards(spec["treatments"], summary))
     parts.note(
-        "Number of permutations of a network's hidden neurons that keep every fixed weight in its place, if there are "
+        "Number of permutations of a network's hidden neurons that keep every fixed weight and offset in its place, if there are "
         "others than leaving all as they are. Each gives another network of the same treatment with the same function."
     )
     st.subheader("What a transformation of the weights changes", anchor=False)
@@ -147,7 +150,7 @@ def _meaning(spec: Mapping[str, Any], measured: set[str]) -> None:
         f"A dot is one of {spec['draws']} random transformations: ‖f′(x) − f(x)‖ / ‖f(x)‖ over {spec['probes']} normal "
         "inputs, in float64, before training. At the dashed line the outputs are the same but for rounding: the network "
         "has that symmetry. Fixed weights stay in their places when the others move, so an asymmetric network can only "
-        "come as near to the transformed one as they allow."
+        "come as near to the transformed one as they allow; so do the offsets of syre, whose W moves alone."
     )
     if "scale" in measured:
         shared = " and what all its rows share" if "shift" in measured else ""
@@ -161,15 +164,12 @@ def _meaning(spec: Mapping[str, Any], measured: set[str]) -> None:
 
 def _masks(study: Mapping[str, Any]) -> None:
     """Pictures of one treatment's fixed weights, once its run is done."""
-    done = {
-        run["role"].partition("/")[0]: run["run"]
-        for run in study["runs"]
-        if run["state"] == "done" and not run["role"].startswith("standard/")
-    }
-    if not done:
+    done = {run["role"].partition("/")[0]: run["run"] for run in study["runs"] if run["state"] == "done"}
+    shown = sorted((key for key in done if key not in NOTHING_FIXED), key=lambda key: key == "sigma")
+    names = {theme.treatment(key).label: key for key in shown}
+    if not names:
         return
     st.subheader("What is fixed", anchor=False)
-    names = {theme.treatment(key).label: key for key in ("w", "sigma") if key in done}
     chosen = parts.choice("Treatment", "fixed", list(names))
     parts.note(inspect.LEGEND)
     inspect.pictures(parts.lab().run_folder(done[names[chosen]]) / WEIGHTS)

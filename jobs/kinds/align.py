@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import save_file
 
-from jobs.designs import blueprint, field_error, size
+from jobs.designs import field_error, size, weight_matrices
 from jobs.estimates import Estimate
 from jobs.inputs import PERMUTATIONS, SIGNS, check_members, population
 from jobs.job import Job
@@ -19,7 +19,6 @@ from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import Pairs, RunSpec, SpecHash
 from symcore.align.matching import Matching
 from symcore.align.weights import Sweep, match
-from symcore.asymmetry import weight_matrices
 
 
 class Spec(RunSpec):
@@ -109,9 +108,7 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     """Products of every layer with its counterpart in float64, and assignments in about n^3 steps."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
-    hidden = [
-        rows for rows, *_ in list(weight_matrices(blueprint(source.network, source.data)).values())[:-1]
-    ]
+    hidden = [rows for rows, *_ in list(weight_matrices(source.network, source.data).values())[:-1]]
     parameters = size(source.network, source.data).parameters
     widest = max(hidden, default=1)
     ascents = len(spec.pairs) * spec.restarts * min(SWEEPS, spec.max_sweeps)

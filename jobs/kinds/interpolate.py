@@ -22,7 +22,7 @@ from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, refusal
 from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
-from symcore.metrics import ROWS, Evaluator, barrier_maximum, barrier_midpoint
+from symcore.metrics import Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
 from symcore.population import Population
 from symcore.symmetry.permutations import derive, permute
 from symcore.training import Precision, arithmetic
@@ -118,11 +118,11 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     one = size(source.network, spec.data)
     images = sum(SOURCES[spec.data].sizes[split] for split in spec.splits)
     networks = len(spec.pairs) * spec.points
-    at_once = min(networks, PATHS_AT_ONCE["cpu"])
+    at_once, rows = min(networks, PATHS_AT_ONCE["cpu"]), rows_at_once("cpu", one.largest)
     return Estimate(
         flop=float(one.forward_flop) * networks * images,
-        bytes_memory=4 * (2 * at_once * one.parameters + 4 * ROWS["cpu"] * one.activations),
-        steps=-(-networks * images // ROWS["cpu"]),
+        bytes_memory=4 * (2 * at_once * one.parameters + 4 * rows * one.activations),
+        steps=-(-networks * images // rows),
     )
 
 

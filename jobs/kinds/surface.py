@@ -28,7 +28,7 @@ from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
 from symcore.landscape.planes import plane_through, random_plane
 from symcore.landscape.surfaces import subset
-from symcore.metrics import ROWS, Array, Evaluator, barrier_midpoint
+from symcore.metrics import Array, Evaluator, barrier_midpoint, rows_at_once
 from symcore.population import Population
 from symcore.settings import Settings
 from symcore.training import Precision, arithmetic
@@ -184,10 +184,11 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
     work = spec.cells**2 * evaluated(spec.data, spec.split, spec.images)
+    rows = rows_at_once("cpu", one.largest)
     return Estimate(
         flop=float(one.forward_flop) * work,
-        bytes_memory=4 * ((BATCH + 3) * one.parameters + 4 * ROWS["cpu"] * one.activations),
-        steps=-(-work // ROWS["cpu"]),
+        bytes_memory=4 * ((BATCH + 3) * one.parameters + 4 * rows * one.activations),
+        steps=-(-work // rows),
     )
 
 

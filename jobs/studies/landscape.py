@@ -18,25 +18,19 @@ from jobs.kinds import surface, train
 from jobs.kinds.interpolate import Split
 from jobs.specs import PlannedRun, in_order, spec_hash
 from jobs.studies import landscape_results, lmc
-from jobs.studies.compared import ComparedSpec
+from jobs.studies.compared import NETWORKS, PAPERS, NetworkName, TrainedSpec
 from symcore.networks.mlp import MLPSpec
-from symcore.training import Precision, TrainingSpec
-from symcore.treatments import Standard, Treatment
-
-TreatmentName = Literal["standard", "sigma", "w"]
-ALL: tuple[TreatmentName, ...] = ("standard", "sigma", "w")
+from symcore.training import TrainingSpec
 
 
-class Spec(ComparedSpec):
+class Spec(TrainedSpec):
     """Surfaces of the loss around networks and on the plane through three of them, treatment beside treatment."""
 
     title: ClassVar[str] = "Loss landscapes"
 
     kind: Literal["landscape"] = "landscape"
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
-    """What is compared: standard networks, sigma- and W-Asymmetric networks."""
-    training: TrainingSpec = TrainingSpec()
-    """How networks are trained."""
+    treatments: Annotated[tuple[NetworkName, ...], in_order(NETWORKS)] = PAPERS
+    """What is compared: standard, sigma- and W-Asymmetric networks; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     networks: int = Field(default=3, ge=3, le=100)
     """Networks per treatment; the first three span the plane through them."""
     surfaces: int = Field(default=1, ge=0, le=100)
@@ -51,16 +45,10 @@ class Spec(ComparedSpec):
     """Part of the data set that every cell is evaluated on."""
     images: surface.Images = 2000
     """Images of it that are drawn, the same for every surface; 0: all."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seeds initialisation and shuffling of every network, the same for each treatment."""
-    mask_seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seeds masks, fixed weights and FiGLU's gates, which all networks of a treatment share."""
     plane_seed: surface.Seed = 0
     """Seeds the directions of the random planes."""
     subset_seed: surface.Seed = 0
     """Seeds which images are drawn."""
-    precision: Precision = "float32"
-    """Arithmetic of matrix products; tf32 is faster on a GPU."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -70,32 +58,24 @@ class Spec(ComparedSpec):
         return self
 
 
-NETWORKS = ("data", "network", "w", "sigma", "training")
+TRAINED = ("data", "network", "w", "sigma", "training")
 """Settings that say which networks are trained."""
 PRESETS: dict[str, Spec] = {
     "smoke": Spec(network=MLPSpec(width=64, depth=2), training=TrainingSpec(epochs=15), cells=21),
     "laptop": Spec(),
-    "paper": Spec(**{name: getattr(lmc.PRESETS["paper"], name) for name in NETWORKS}),
+    "paper": Spec(**{name: getattr(lmc.PRESETS["paper"], name) for name in TRAINED}),
 }
 """Digits in seconds; digits at the demo's size; the networks of the paper's LMC experiment on MNIST."""
 
 
 def expand(spec: Spec) -> list[PlannedRun]:
     """The study's runs in an order in which each comes after its inputs."""
-    return [run for name in spec.treatments for run in _treated(spec, name, spec.treatment_settings()[name])]
+    return [run for name in spec.treatments for run in _treated(spec, name)]
 
 
-def _treated(spec: Spec, name: TreatmentName, treatment: Treatment) -> Iterator[PlannedRun]:
+def _treated(spec: Spec, name: NetworkName) -> Iterator[PlannedRun]:
     """All runs of one treatment."""
-    trained = train.Spec(
-        data=spec.data,
-        network=spec.network,
-        treatment=treatment,
-        training=spec.training,
-        seeds=tuple(spec.seed * lmc.SEEDS_APART + network for network in range(spec.networks)),
-        mask_seeds=() if isinstance(treatment, Standard) else (spec.mask_seed * lmc.SEEDS_APART,),
-        precision=spec.precision,
-    )
+    trained = spec.trained(name, range(spec.networks))
     yield PlannedRun(f"{name}/train/0", trained)
     for network in range(spec.surfaces):
         around = surface.RandomPlane(member=network, seed=spec.plane_seed, span=spec.span)

@@ -23,10 +23,12 @@ LABELS = {
     "rebasin": "Git Re-Basin",
     "sigma": "σ-Asymmetric",
     "w": "W-Asymmetric",
+    "w0": "W, κ = 0",
+    "syre": "syre",
+    "asym_init": "Asymmetric init",
+    "fixed_biases": "Fixed biases",
 }
 """Treatments in the order and by the names in which people see them."""
-PAPER = {"standard": (0.188, 0.12), "rebasin": (-0.006, 0.0), "sigma": (0.117, 0.01), "w": (-0.012, 0.0)}
-"""Midpoint test-loss barriers of MLPs on MNIST, mean and spread over at least 5 pairs (Lim et al. 2024, table 1)."""
 QUANTITIES = {"loss": 1.0, "accuracy": -1.0}
 """What is measured on a path, and the sign that makes a barrier in it positive."""
 

@@ -17,36 +17,28 @@ from jobs.headline import Headline, Rows
 from jobs.kinds import align, interpolate, train
 from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import lmc_results
-from jobs.studies.compared import ComparedSpec
-from jobs.studies.lmc import ALL, SEEDS_APART, TreatmentName
+from jobs.studies.compared import TrainedSpec
+from jobs.studies.lmc_recipe import ALL, PAPERS, TreatmentName
 from symcore.networks.mlp import MLPSpec
-from symcore.training import Precision, TrainingSpec
-from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
+from symcore.training import TrainingSpec
+from symcore.treatments import SigmaAsymmetric, WAsymmetric
 
 
-class Spec(ComparedSpec):
+class Spec(TrainedSpec):
     """Barriers between all pairs of several networks, treatment beside treatment."""
 
     title: ClassVar[str] = "Barrier matrix"
     order: ClassVar[int] = 1
 
     kind: Literal["matrix"] = "matrix"
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks."""
+    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     restarts: int = Field(default=1, ge=1, le=1000)
     """Git Re-Basin's ascents for each pair, of which the best is kept."""
-    training: TrainingSpec = TrainingSpec()
-    """How networks are trained."""
     networks: int = Field(default=6, ge=2, le=30)
     """Networks per treatment; every pair of them is joined by a path."""
     points: interpolate.Points = 25
     """Points on each path, endpoints included; odd."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seeds initialisation and shuffling of every network, the same for each treatment."""
-    mask_seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seeds masks, fixed weights and FiGLU's gates, which all networks of a treatment share."""
-    precision: Precision = "float32"
-    """Arithmetic of matrix products; tf32 is faster on a GPU."""
 
 
 PRESETS: dict[str, Spec] = {
@@ -73,27 +65,15 @@ def pairs(networks: int) -> tuple[tuple[int, int], ...]:
 
 def expand(spec: Spec) -> list[PlannedRun]:
     """The study's runs in an order in which each comes after its inputs."""
-    return [
-        run
-        for name, treatment in spec.treatment_settings().items()
-        for run in _treated(spec, name, treatment)
-    ]
+    return [run for name in spec.treatment_settings() for run in _treated(spec, name)]
 
 
-def _treated(spec: Spec, name: str, treatment: Treatment) -> Iterator[PlannedRun]:
+def _treated(spec: Spec, name: str) -> Iterator[PlannedRun]:
     """All runs of one kind of network."""
     aligned = name == "standard" and "rebasin" in spec.treatments
     if name not in spec.treatments and not aligned:
         return
-    trained = train.Spec(
-        data=spec.data,
-        network=spec.network,
-        treatment=treatment,
-        training=spec.training,
-        seeds=tuple(spec.seed * SEEDS_APART + network for network in range(spec.networks)),
-        mask_seeds=() if isinstance(treatment, Standard) else (spec.mask_seed * SEEDS_APART,),
-        precision=spec.precision,
-    )
+    trained = spec.trained(name, range(spec.networks))
     yield PlannedRun(f"{name}/train/0", trained)
     if name in spec.treatments:
         yield PlannedRun(f"{name}/path/0", _paths(spec, trained))

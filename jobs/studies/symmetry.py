@@ -16,14 +16,11 @@ from pydantic import Field
 from jobs.headline import Headline, Rows
 from jobs.kinds import inspect
 from jobs.specs import DataName, PlannedRun, in_order
-from jobs.studies.compared import ComparedSpec
+from jobs.studies.compared import NETWORKS, PAPERS, ComparedSpec, NetworkName
 from jobs.studies.lmc_results import LABELS
 from symcore.networks.mlp import MLPSpec
 from symcore.symmetry.inspector import TRANSFORMATIONS
 from symcore.treatments import SigmaAsymmetric, WAsymmetric
-
-TreatmentName = Literal["standard", "sigma", "w"]
-ALL: tuple[TreatmentName, ...] = ("standard", "sigma", "w")
 
 
 class Spec(ComparedSpec):
@@ -34,8 +31,8 @@ class Spec(ComparedSpec):
     kind: Literal["symmetry"] = "symmetry"
     data: DataName = "digits"
     """Data set whose images and classes the networks are made for; none of its files is read."""
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
-    """What is compared: a standard, a sigma- and a W-Asymmetric network."""
+    treatments: Annotated[tuple[NetworkName, ...], in_order(NETWORKS)] = PAPERS
+    """What is compared: a standard, a sigma- and a W-Asymmetric network; a W-Asymmetric one with zeros fixed (w0), with small offsets (syre), only its start W-Asymmetric (asym_init), or fixed biases."""
     draws: int = Field(default=20, ge=1, le=10_000)
     """Random transformations of each kind."""
     probes: int = Field(default=64, ge=1, le=10_000)

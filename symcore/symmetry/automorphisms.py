@@ -1,8 +1,8 @@
 """The automorphisms of a network's coloured computation graph: the permutations of neurons that what is fixed allows.
 
 A vertex is a neuron or channel (one for a whole residual stream), an edge the weights between two of them. What is
-trained may take any value, so all of it has one colour; what is fixed, W-Asymmetric constants or FiGLU's F, is coloured
-by its value, 0 being no edge at all. Inputs and outputs stay in their places. Their weights colour the neuron itself.
+trained may take any value, so all of it has one colour; what is fixed, W-Asymmetric constants, biases or FiGLU's F, is
+coloured by its value, 0 being no edge at all, and a trained weight with an offset by the offset. Inputs and outputs stay in their places. Their weights colour the neuron itself.
 
 Colours are 64-bit digests. Two that differ prove that what they stand for differs. So a certificate that no automorphism
 exists always holds; a collision, were there one, could only make the group look larger than it is.
@@ -169,10 +169,10 @@ def coloured_graph(
 
 
 def _fixed(value: Tensor, trainable: Tensor | None) -> Colours:
-    """A colour per entry: the bits of its value, or `TRAINABLE`."""
+    """A colour per entry: the bits of its value; where it is trained those of its offset turned, `TRAINABLE` for none."""
     # Adding 0 makes one zero of the two.
     bits: Colours = (value.detach().cpu().double().numpy() + 0.0).view(np.uint64)
-    return bits if trainable is None else np.where(trainable.cpu().numpy(), TRAINABLE, bits)
+    return bits if trainable is None else np.where(trainable.cpu().numpy(), bits ^ TRAINABLE, bits)
 
 
 def _mix(words: Colours) -> Colours:

@@ -1,7 +1,8 @@
 """Measured symmetry: how far a network's outputs move when its weights are transformed as a symmetry would transform them.
 
 A transformation acts on the weights that the network computes with. What is fixed of them stays as it is: W-Asymmetric
-constants are put back in their places, which gives the nearest network of the family, and FiGLU's F is no weight. So a
+constants are put back in their places, which gives the nearest network of the family, offsets are left out and added
+again, and FiGLU's F is no weight. So a
 network has a symmetry where the change is the rounding of float64, and has lost it where the change is of order 1.
 """
 
@@ -157,8 +158,8 @@ def changes(
     x = torch.from_numpy(
         stream(seed, "inspect.probe").standard_normal((probes, *population.design.input_shape))
     )
-    weights = {name: w[0] for name, w in one.effective().items()}
-    before = call_one(one.network, weights, one.buffers, x)
+    weights = _free(one)
+    before = call_one(one.network, _restored(one, weights), one.buffers, x)
     found = {name: np.empty(draws) for name in tried}
     for name, transform in tried.items():
         for draw in range(draws):
@@ -184,7 +185,15 @@ def _in_float64(population: Population) -> Population:
     )
 
 
+def _free(population: Population) -> Parameters:
+    """What a transformation acts on, [*shape]: the weights of the only network, less the offsets of those that have one."""
+    fixed = population.asymmetry
+    offsets = {} if fixed is None else fixed.offsets()
+    return {
+        name: (w - offsets[name] if name in offsets else w)[0] for name, w in population.effective().items()
+    }
+
+
 def _restored(population: Population, weights: Parameters) -> Parameters:
     """The weights with everything that is fixed back in its place."""
-    fixed = population.asymmetry
-    return weights if fixed is None else fixed.apply(fixed.raw(weights))
+    return weights if population.asymmetry is None else population.asymmetry.apply(weights)

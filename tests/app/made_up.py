@@ -13,7 +13,7 @@ from jobs.ledger import Move
 from jobs.registry import tables
 from jobs.service import Service
 from jobs.states import State
-from jobs.studies import lmc_results
+from jobs.studies import lmc, lmc_results
 
 HEIGHTS = {"standard": 0.62, "rebasin": 0.027, "sigma": 0.75, "w": 0.005}
 ALPHAS = np.linspace(0, 1, 25)
@@ -51,7 +51,7 @@ def results(pairs: int = 5, *, paper: bool = False) -> dict[str, pa.Table]:
     table = pa.Table.from_pandas(pd.concat(parts)[columns], preserve_index=False)
     paths = lmc_results.paths(table, runs, block=pairs)
     return {
-        "summary": lmc_results.summary(paths, lmc_results.PAPER if paper else {}),
+        "summary": lmc_results.summary(paths, lmc.Spec.paper.barriers if paper else {}),
         "pairs": lmc_results.by_pair(paths),
         "curves": lmc_results.curves(paths),
         "paths": lmc_results.as_table(paths),

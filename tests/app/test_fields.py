@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -80,7 +80,7 @@ def test_each_type_is_edited_in_its_own_way() -> None:
     controls = {field.path: field.control for field in fields.fields(Anything)}
     assert controls == {
         "treatment": Models(
-            {"standard": Standard, "w_asymmetric": WAsymmetric, "sigma_asymmetric": SigmaAsymmetric}
+            {member.model_fields["kind"].default: member for member in get_args(get_args(Treatment)[0])}
         ),
         "perhaps": Models({"w_asymmetric": WAsymmetric}),
         "rate": Number(integer=False, low=0, high=1, open_low=True, open_high=True),
@@ -137,7 +137,7 @@ WRONG = [
         "treatments",
         [],
         "treatments",
-        "treatments: none is chosen; accepted: one or more of standard, rebasin, sigma, w",
+        "treatments: none is chosen; accepted: one or more of standard, rebasin, sigma, w, w0, syre, asym_init, fixed_biases",
     ),
 ]
 

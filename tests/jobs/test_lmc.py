@@ -1,4 +1,4 @@
-"""The LMC study: which runs it plans, what they share, and that its numbers are the paper's definitions."""
+"""The LMC studies: which runs it plans, what they share, and that its numbers are the paper's definitions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from jobs import planning, registry
 from jobs.kinds import interpolate, train
 from jobs.specs import RunSpec, spec_hash
-from jobs.studies import lmc, lmc_results
-from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
+from jobs.studies import lmc, lmc_recipe, lmc_resnet20, lmc_resnet20x8, lmc_results
+from symcore.networks.resnet import ResNetSpec
+from symcore.training import TrainingSpec
+from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
 
 
 def roles(spec: lmc.Spec) -> dict[str, RunSpec]:
@@ -24,13 +26,24 @@ def hashes(spec: lmc.Spec) -> dict[str, str]:
     return {role: spec_hash(run) for role, run in roles(spec).items()}
 
 
-@pytest.mark.parametrize("preset", lmc.PRESETS.values(), ids=lmc.PRESETS)
-def test_every_run_comes_after_its_inputs(preset: lmc.Spec) -> None:
+ROWS = (lmc, lmc_resnet20, lmc_resnet20x8)
+PRESETS = {f"{row.Spec().kind}:{name}": spec for row in ROWS for name, spec in row.PRESETS.items()}
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_run_comes_after_its_inputs(preset: lmc_recipe.LMCSpec) -> None:
     made: set[str] = set()
-    for run in lmc.expand(preset.model_copy(update={"pairs": 12, "block": 5})):
+    for run in lmc_recipe.expand(preset.model_copy(update={"pairs": 12, "block": 5})):
         assert set(run.spec.inputs()) <= made
         made.add(spec_hash(run.spec))
-    assert len(made) == 3 * 8
+    others = sum(name not in ("standard", "rebasin") for name in preset.treatments)
+    assert len(made) == 3 * (2 + 2 + 2 * others)
+
+
+def test_a_finished_run_of_an_earlier_version_is_found_again() -> None:
+    found = hashes(lmc.Spec())
+    assert found["sigma/train/0"] == "91d09bd9b8ef504aaa3bf14fbd242714"
+    assert found["rebasin/path/0"] == "dc21b8606dd9ca804dbff352375bb32e"
 
 
 @pytest.mark.parametrize("more", [6, 10, 13, 20])
@@ -47,6 +60,24 @@ def test_each_treatment_trains_two_networks_a_pair_from_the_same_seeds() -> None
         assert [seed for run in trained for seed in run.seeds] == list(range(14))
     paths = [run for role, run in planned.items() if role.startswith("w/path")]
     assert [run.pairs for run in paths] == [((0, 1), (2, 3), (4, 5)), ((0, 1), (2, 3), (4, 5)), ((0, 1),)]
+
+
+def test_controls_share_seeds_masks_and_settings_with_what_they_control() -> None:
+    planned = roles(lmc.Spec(treatments=lmc_recipe.ALL, w=WAsymmetric(n_fix=(4, 8, 8, 32)), mask_seed=2))
+    trained = {name: planned[f"{name}/train/0"] for name in ("w", "w0", "asym_init", "syre", "fixed_biases")}
+    assert len({run.seeds for run in trained.values()}) == 1
+    assert {run.mask_seeds for run in trained.values()} == {(20_000,)}
+    assert trained["w0"].treatment == WAsymmetric(n_fix=(4, 8, 8, 32), kappa=(0, 0, 0, 0))
+    assert trained["asym_init"].treatment == AsymmetricInit(n_fix=(4, 8, 8, 32))
+    assert (trained["syre"].treatment, trained["fixed_biases"].treatment) == (Syre(), FixedBiases())
+    assert len({spec_hash(run) for run in planned.values()}) == 2 * len(lmc_recipe.ALL)
+
+
+def test_the_controls_repeat_the_papers_networks_and_search_longer() -> None:
+    controls, paper = lmc.PRESETS["controls"], lmc.PRESETS["paper"]
+    assert controls.treatments == ("standard", "rebasin", "w", "w0", "syre", "asym_init")
+    assert (controls.restarts, paper.restarts) == (10, 1)
+    assert hashes(paper)["w/path/0"] == hashes(controls)["w/path/0"]
 
 
 def test_another_study_seed_shares_no_network() -> None:
@@ -80,7 +111,7 @@ def test_a_setting_repeats_only_the_runs_that_it_touches() -> None:
     assert touched(w=WAsymmetric(n_fix=(1, 1, 1, 1))) == {"w/train/0", "w/path/0"}
     assert touched(sigma=SigmaAsymmetric(std=1)) == {"sigma/train/0", "sigma/path/0"}
     assert touched(restarts=2) == {"rebasin/align/0", "rebasin/path/0"}
-    assert touched(points=27) == {f"{name}/path/0" for name in lmc.ALL}
+    assert touched(points=27) == {f"{name}/path/0" for name in lmc_recipe.PAPERS}
     assert touched(mask_seed=1) == {
         f"{name}/{part}/0" for name in ("sigma", "w") for part in ("train", "path")
     }
@@ -111,6 +142,54 @@ def test_the_paper_preset_is_the_papers_setting() -> None:
     assert (path.points, len(path.pairs), path.splits) == (25, 5, ("train", "test"))
 
 
+@pytest.mark.parametrize(("row", "width", "epochs"), [(lmc_resnet20, 1, 100), (lmc_resnet20x8, 8, 50)])
+def test_the_paper_presets_of_residual_networks_are_the_papers_settings(
+    row: Any, width: int, epochs: int
+) -> None:
+    spec = row.PRESETS["paper"]
+    assert (spec.data, spec.network) == ("cifar-10", ResNetSpec(depth=20, width=width))
+    planned = {run.role: run.spec for run in row.expand(spec)}
+    names = ("standard", "sigma", "w")
+    rates = {
+        name: [planned[f"{name}/train/0"].training.warmup(epoch) for epoch in range(epochs)] for name in names
+    }
+    for name, peak, growth in (("standard", 1e-2, 1.259), ("sigma", 1e-3, 1.122), ("w", 1e-2, 1.259)):
+        training = planned[f"{name}/train/0"].training
+        assert (training.batch, training.weight_decay, training.augment) == (128, 0, "crop_flip")
+        assert (training.epochs, training.learning_rate) == (epochs, peak)
+        rate = np.array(rates[name]) * peak
+        assert rate[0] == pytest.approx(1e-4)
+        assert rate[1:21] / rate[:20] == pytest.approx(growth, abs=1e-3)
+        assert rate[20:] == pytest.approx(peak)
+    networks = [len(run.seeds) for role, run in planned.items() if role.startswith("w/train")]
+    assert sum(networks) == 10
+
+
+def test_sigma_networks_own_learning_rate_starts_its_warm_up_where_the_others_do() -> None:
+    training = TrainingSpec(learning_rate=1e-2, warmup_epochs=10, warmup_start=0.05)
+    own = lmc.Spec(training=training, sigma_learning_rate=2e-3)
+    planned = roles(own)
+    assert planned["standard/train/0"].training == planned["w/train/0"].training == training
+    sigma = planned["sigma/train/0"].training
+    assert sigma.learning_rate == 2e-3
+    assert sigma.warmup(0) * 2e-3 == pytest.approx(training.warmup(0) * 1e-2)
+    lower = roles(own.model_copy(update={"sigma_learning_rate": 1e-4}))["sigma/train/0"].training
+    assert {lower.warmup(epoch) for epoch in range(20)} == {1.0}
+
+
+def test_each_row_of_the_paper_has_its_own_numbers() -> None:
+    mine = points("r", {"test": [tent(1, 2, 3)]})
+    stated = []
+    for row in ROWS:
+        found = row.results(row.PRESETS["paper"], {"w/path/0": "r"}, {"path_point": mine})
+        (loss,) = rows(found, "summary", quantity="loss")
+        stated.append((loss["paper_barrier_midpoint"], loss["paper_barrier_midpoint_std"]))
+        other = row.PRESETS["paper"].model_copy(update={"sigma_learning_rate": 3e-3})
+        found = row.results(other, {"w/path/0": "r"}, {"path_point": mine})
+        assert rows(found, "summary", quantity="loss")[0]["paper_barrier_midpoint"] is None
+    assert stated == [(-0.012, 0.0), (0.934, 0.72), (0.031, 0.05)]
+
+
 @pytest.mark.parametrize(
     ("change", "at", "message"),
     [
@@ -122,7 +201,18 @@ def test_the_paper_preset_is_the_papers_setting() -> None:
         ({"pairs": 0}, ("pairs",), "greater than or equal to 1"),
         ({"points": 10}, ("points",), "accepted: an odd number from 3"),
         ({"treatments": []}, ("treatments",), "accepted: one or more of standard, rebasin, sigma, w"),
-        ({"treatments": ["syre"]}, ("treatments", 0), "'standard', 'rebasin', 'sigma' or 'w'"),
+        ({"treatments": ["tna"]}, ("treatments", 0), "'asym_init' or 'fixed_biases'"),
+        ({"treatments": ["w0"], "w": {"n_fix": [1, 16, 16, 64]}}, ("w", "n_fix"), "64 ways"),
+        ({"treatments": ["asym_init"], "w": {"n_fix": [65, 16, 16, 64]}}, ("w", "n_fix"), "0 to 64"),
+        ({"fixed_biases": {"bound": 0}}, ("fixed_biases", "bound"), "greater than 0"),
+        (
+            {
+                "treatments": ["fixed_biases"],
+                "network": {"kind": "resnet", "norm": "none"},
+            },
+            ("fixed_biases", "bound"),
+            "no hidden biases",
+        ),
         ({"network": {"width": 0}}, ("network", "width"), "greater than or equal to 1"),
         ({"pair": 3}, ("pair",), "not permitted"),
     ],

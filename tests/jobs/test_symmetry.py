@@ -186,7 +186,7 @@ def test_costs_grow_with_what_is_asked() -> None:
     ("change", "at", "message"),
     [
         ({"treatments": []}, ("treatments",), "none is chosen"),
-        ({"treatments": ["standard", "rebasin"]}, ("treatments", 1), "'standard', 'sigma' or 'w'"),
+        ({"treatments": ["standard", "rebasin"]}, ("treatments", 1), "'asym_init' or 'fixed_biases'"),
         ({"w": {"n_fix": [65, 16, 16, 64]}}, ("w", "n_fix"), "accepted: 0 to 64"),
         ({"draws": 0}, ("draws",), "greater than or equal to 1"),
         ({"probes": 0}, ("probes",), "greater than or equal to 1"),

@@ -8,9 +8,9 @@ from symcore.data import sources
 from symcore.metrics import Evaluator
 from symcore.networks.mlp import MLPSpec
 from symcore.population import Design, Population, build, call_one, forward, load, save
-from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
+from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
 
-TREATMENTS = [Standard(), WAsymmetric(), SigmaAsymmetric()]
+TREATMENTS = [Standard(), WAsymmetric(), SigmaAsymmetric(), AsymmetricInit(), Syre(), FixedBiases()]
 MASK_SEEDS = [(0,), (0, 0, 5)]
 
 

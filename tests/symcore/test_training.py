@@ -12,9 +12,9 @@ from symcore.gradients import Product, gradient_program
 from symcore.networks.mlp import MLPSpec
 from symcore.population import Design, build
 from symcore.training import Hooks, StoppedError, Trainer, TrainingSpec, fit
-from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
+from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
 
-TREATMENTS = [Standard(), WAsymmetric(), SigmaAsymmetric()]
+TREATMENTS = [Standard(), WAsymmetric(), SigmaAsymmetric(), AsymmetricInit(), Syre(std=0.1), FixedBiases()]
 SPEC = TrainingSpec(epochs=2, batch=100)
 WARMING = TrainingSpec(
     epochs=4, batch=100, warmup_epochs=2, warmup_start=0.1, augment="crop_flip", weight_decay=0.3
@@ -57,7 +57,7 @@ def trained_alone(start, digits, member, lr, decay, spec=SPEC):
             if one.asymmetry:
                 masks = asymmetry.Asymmetry(
                     *(
-                        {n: v[0] if v.ndim == 3 else v for n, v in values.items()}
+                        {n: v.view_as(raw[n]) for n, v in values.items()}
                         for values in (one.asymmetry.trainable, one.asymmetry.fixed)
                     )
                 )

@@ -1,0 +1,129 @@
+"""Linear mode connectivity (Lim et al. 2024, section 4.1), for any form of network: one study for each row of table 1.
+
+Each treatment trains 2 * pairs networks from the same seeds; paths join disjoint pairs. Git Re-Basin aligns the
+standard networks' pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, get_args
+
+import pyarrow as pa
+from pydantic import Field
+
+from jobs.headline import Headline, Rows
+from jobs.kinds import align, interpolate, train
+from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
+from jobs.studies import lmc_results
+from jobs.studies.compared import TrainedSpec
+
+TreatmentName = Literal["standard", "rebasin", "sigma", "w", "w0", "syre", "asym_init", "fixed_biases"]
+ALL: tuple[TreatmentName, ...] = get_args(TreatmentName)
+PAPERS: tuple[TreatmentName, ...] = ("standard", "rebasin", "sigma", "w")
+"""Those that the paper compares."""
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of Lim et al. 2024, table 1."""
+
+    name: str
+    """Networks and data set, as people read it."""
+    barriers: Mapping[str, tuple[float, float]]
+    """Midpoint test-loss barriers by treatment, mean and spread over at least 5 pairs (nats)."""
+
+
+class LMCSpec(TrainedSpec):
+    """Base of the rows; each has its network, and the paper's row that its preset "paper" repeats."""
+
+    paper: ClassVar[PaperRow]
+
+    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
+    restarts: int = Field(default=1, ge=1, le=1000)
+    """Git Re-Basin's ascents, of which the best is kept; the paper uses one."""
+    pairs: int = Field(default=5, ge=1, le=1000)
+    """Disjoint pairs of networks per treatment; each needs two networks."""
+    points: interpolate.Points = 25
+    """Points on each path, endpoints included; odd."""
+    mask_per_pair: bool = False
+    """Draw masks, what is fixed and gates anew for each pair; otherwise all networks of a treatment share them."""
+    block: int = Field(default=5, ge=1, le=1000)
+    """Pairs trained together as one run; raising `pairs` later reuses the full blocks."""
+
+
+def expand(spec: LMCSpec) -> list[PlannedRun]:
+    """The study's runs in an order in which each comes after its inputs."""
+    return [run for block in range(-(-spec.pairs // spec.block)) for run in _block(spec, block)]
+
+
+def _block(spec: LMCSpec, block: int) -> Iterator[PlannedRun]:
+    """All treatments' runs of one block of pairs."""
+    for name in spec.treatment_settings():
+        aligned = name == "standard" and "rebasin" in spec.treatments
+        if name not in spec.treatments and not aligned:
+            continue
+        trained = _train(spec, block, name)
+        yield PlannedRun(f"{name}/train/{block}", trained)
+        if name in spec.treatments:
+            yield PlannedRun(f"{name}/path/{block}", _path(spec, trained))
+        if aligned:
+            matched = align.Spec(
+                source=spec_hash(trained), pairs=_pairs(trained), restarts=spec.restarts, seed=spec.seed
+            )
+            yield PlannedRun(f"rebasin/align/{block}", matched)
+            yield PlannedRun(f"rebasin/path/{block}", _path(spec, trained, matched))
+
+
+def _train(spec: LMCSpec, block: int, name: str) -> train.Spec:
+    pairs = range(block * spec.block, min((block + 1) * spec.block, spec.pairs))
+    masks = [pair for pair in pairs for _ in range(2)] if spec.mask_per_pair else [0]
+    return spec.trained(name, range(2 * pairs.start, 2 * pairs.stop), masks)
+
+
+def _pairs(trained: train.Spec) -> tuple[tuple[int, int], ...]:
+    return tuple((first, first + 1) for first in range(0, len(trained.seeds), 2))
+
+
+def _path(spec: LMCSpec, trained: train.Spec, matched: RunSpec | None = None) -> interpolate.Spec:
+    return interpolate.Spec(
+        data=spec.data,
+        source=spec_hash(trained),
+        alignment=spec_hash(matched) if matched else None,
+        pairs=_pairs(trained),
+        points=spec.points,
+        precision=spec.precision,
+    )
+
+
+RECORDS = ("path_point",)
+MEASURED_BY_PAPER = ("data", "network", "training", "sigma_learning_rate", "w", "sigma")
+"""Settings that must be the paper's for its numbers to compare; the others change which pairs, or how exactly."""
+
+
+def results(
+    spec: LMCSpec, roles: Mapping[str, str], tables: Mapping[str, pa.Table], paper: LMCSpec
+) -> dict[str, pa.Table]:
+    """Barriers, endpoints and curves of what is done so far: tables "summary", "pairs", "curves" and "paths".
+
+    Args:
+        spec: the study.
+        roles: the run that plays each role.
+        tables: "path_point" with a `run` column.
+        paper: the paper's settings; its numbers stand beside those that are measured with them.
+    """
+    paths = lmc_results.paths(tables["path_point"], roles, spec.block)
+    comparable = all(getattr(spec, name) == getattr(paper, name) for name in MEASURED_BY_PAPER)
+    return {
+        "summary": lmc_results.summary(paths, spec.paper.barriers if comparable else {}),
+        "pairs": lmc_results.by_pair(paths),
+        "curves": lmc_results.curves(paths),
+        "paths": lmc_results.as_table(paths),
+    }
+
+
+def headline(tables: Mapping[str, Rows]) -> Headline:
+    """One row per treatment: loss barriers and endpoints on the test images."""
+    return lmc_results.headline(tables["summary"])

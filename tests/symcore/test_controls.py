@@ -1,0 +1,167 @@
+"""Offsets, fixed biases and a W-Asymmetric start: what they fix, what stays trained, and what is left of symmetry."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from symcore import adamw, asymmetry, controls
+from symcore.data import sources
+from symcore.networks.mlp import MLPSpec
+from symcore.networks.recurrent import RecurrentSpec
+from symcore.networks.resnet import ResNetSpec
+from symcore.population import Design, build
+from symcore.symmetry.automorphisms import coloured_graph, find
+from symcore.symmetry.inspector import changes
+from symcore.training import Trainer, TrainingSpec, fit
+from symcore.treatments import AsymmetricInit, FixedBiases, Standard, Syre, WAsymmetric
+
+NETWORKS = {
+    "mlp": MLPSpec(width=24, depth=2),
+    "resnet": ResNetSpec(depth=8, width=0.25),
+    "rnn": RecurrentSpec(width=12),
+    "gru": RecurrentSpec(cell="gru", width=12),
+    "lstm": RecurrentSpec(cell="lstm", width=12),
+}
+BIASES = {
+    "mlp": ["hidden.0.linear.bias", "hidden.1.linear.bias"],
+    "resnet": [
+        "norm.bias",
+        *(f"stages.{s}.0.norm{n}.bias" for s in (0,) for n in (1, 2)),
+        *(f"stages.{s}.0.{norm}.bias" for s in (1, 2) for norm in ("norm1", "norm2", "shortcut.norm")),
+    ],
+    "rnn": ["cell.candidate.input.bias"],
+    "gru": [f"cell.{gate}.input.bias" for gate in ("reset", "update", "candidate")],
+    "lstm": [f"cell.{gate}.input.bias" for gate in ("enter", "forget", "candidate", "output")],
+}
+EACH = pytest.mark.parametrize("name", NETWORKS)
+
+
+def population(name, treatment, seeds=(1, 2), mask_seeds=(0,)):
+    return build(Design(NETWORKS[name], treatment, (8, 8), 10, seeds, mask_seeds))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return sources.load("digits", tmp_path_factory.mktemp("data"))
+
+
+@EACH
+def test_syre_offsets_every_parameter_and_trains_all_of_them(name):
+    network = NETWORKS[name].build((8, 8), 10)
+    drawn = controls.offsets(network, Syre(), 0)
+    assert set(drawn.fixed) == {name for name, _ in network.named_parameters()}
+    assert asymmetry.trainable_count(network, drawn) == asymmetry.trainable_count(network, None)
+    for parameter, offset in drawn.fixed.items():
+        inputs = offset[0].numel() if offset.ndim > 1 else len(offset)
+        scaled = offset * inputs**0.5 / 0.01
+        if offset.numel() > 500:
+            assert scaled.std().item() == pytest.approx(1, rel=0.15), parameter
+    given = controls.offsets(network, Syre(std=0.3), 0).fixed
+    together = torch.cat([f.flatten() for f in given.values()])
+    assert together.std().item() == pytest.approx(0.3, rel=0.1)
+
+
+@pytest.mark.parametrize("mask_seeds", [(0,), (0, 5)], ids=["shared", "per member"])
+def test_weight_decay_alone_takes_a_syre_network_to_its_offset(mask_seeds):
+    """Without a gradient W shrinks by 1 - rate * decay in each step, so effective weights go to F and not to 0."""
+    start = population("mlp", Syre(std=0.5), mask_seeds=mask_seeds)
+    blocks = adamw.build(start.effective(), torch.tensor([0.1]), torch.tensor([0.5]), start.asymmetry)
+    for block in blocks:
+        adamw.set_rate(block, torch.tensor([0.2]))
+        for step in range(1, 11):
+            adamw.update(block, torch.zeros_like(block.weights), torch.tensor([float(step)]))
+    views = {name: w for block in blocks for name, w in block.layout.views(block.weights).items()}
+    shrunk = replace(start, parameters={name: w * 0.9**10 for name, w in start.parameters.items()})
+    for name, expected in shrunk.effective().items():
+        torch.testing.assert_close(views[name], expected, rtol=0, atol=1e-6)
+
+
+def test_blocks_without_offsets_have_nothing_to_pull():
+    for treatment in (Standard(), WAsymmetric(), FixedBiases(), AsymmetricInit()):
+        start = population("mlp", treatment)
+        blocks = adamw.build(start.effective(), torch.tensor([0.1]), torch.tensor([0.5]), start.asymmetry)
+        assert all(block.pull is None for block in blocks)
+    start = population("mlp", Syre())
+    for block in adamw.build(start.effective(), torch.tensor([0.1]), torch.tensor([0.5]), start.asymmetry):
+        assert block.pull is not None
+
+
+@EACH
+@pytest.mark.parametrize("bound", [1.0, 27.0])
+def test_fixed_biases_are_the_hidden_layers_within_the_bound_and_shared_through_the_mask_seed(name, bound):
+    network = NETWORKS[name].build((8, 8), 10)
+    assert list(controls.hidden_biases(network)) == BIASES[name]
+    first, again, other = (
+        controls.fixed_biases(network, FixedBiases(bound=bound), seed) for seed in (3, 3, 4)
+    )
+    assert list(first.fixed) == BIASES[name]
+    assert all(torch.equal(f, again.fixed[n]) for n, f in first.fixed.items())
+    assert not any(torch.equal(f, other.fixed[n]) for n, f in first.fixed.items())
+    together = torch.cat(list(first.fixed.values()))
+    assert bound * 0.7 < together.abs().max() <= bound
+    fixed = asymmetry.trainable_count(network, None) - asymmetry.trainable_count(network, first)
+    assert fixed == len(together)
+
+
+def test_a_network_without_biases_has_none_to_fix():
+    with pytest.raises(ValueError, match=r"bound: ResNet has no hidden biases; accepted: .* norms"):
+        build(Design(ResNetSpec(depth=8, norm="none"), FixedBiases(), (8, 8), 10, (0,)))
+
+
+@EACH
+@pytest.mark.parametrize("mask_seeds", [(0,), (0, 5)], ids=["shared", "per member"])
+def test_an_asymmetric_start_is_the_w_asymmetric_networks_and_has_nothing_fixed(name, mask_seeds):
+    start = population(name, AsymmetricInit(), mask_seeds=mask_seeds)
+    w = population(name, WAsymmetric(), mask_seeds=mask_seeds)
+    assert start.asymmetry is None
+    for parameter, weights in w.effective().items():
+        assert torch.equal(start.effective()[parameter], weights)
+        assert torch.equal(start.select([1]).effective()[parameter][0], weights[1])
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "rnn"])
+@pytest.mark.parametrize(
+    "treatment", [WAsymmetric(), AsymmetricInit(), Syre(), FixedBiases()], ids=lambda t: t.kind
+)
+def test_training_moves_what_is_trained_and_not_one_bit_of_what_is_fixed(name, treatment, digits):
+    start = population(name, treatment)
+    end = fit(Trainer(start, digits, TrainingSpec(epochs=1, batch=500, weight_decay=0.3)))
+    for parameter, before in start.effective().items():
+        after = end.effective()[parameter]
+        free = torch.ones_like(before[0], dtype=torch.bool)
+        if start.asymmetry and parameter in start.asymmetry.trainable:
+            free = start.asymmetry.trainable[parameter]
+        assert torch.equal(after[:, ~free], before[:, ~free])
+        assert (after[:, free] != before[:, free]).float().mean() > 0.9 if free.any() else True
+
+
+@EACH
+@pytest.mark.parametrize("treatment", [Syre(), FixedBiases()], ids=lambda t: t.kind)
+def test_offsets_and_fixed_biases_leave_no_permutation(name, treatment):
+    one = population(name, treatment, seeds=(1,))
+    found = find(coloured_graph(one.network, torch.zeros(2, 8, 8), one.asymmetry))
+    assert found.trivial
+
+
+def test_equal_offsets_leave_every_permutation():
+    one = population("mlp", Syre(), seeds=(1,))
+    level = replace(one.asymmetry, fixed={n: torch.full_like(f, 0.1) for n, f in one.asymmetry.fixed.items()})
+    plain = population("mlp", Standard(), seeds=(1,))
+    orders = [
+        find(coloured_graph(p.network, torch.zeros(2, 8, 8), asym)).log10_most
+        for p, asym in ((one, level), (plain, None), (population("mlp", AsymmetricInit(), (1,)), None))
+    ]
+    assert orders[0] == orders[1] == orders[2] > 40
+
+
+def test_what_is_measured_of_permutations_grows_with_the_offset():
+    """syre: W is permuted while F stays, so the change is of F's order; a bias fixed before a norm is told apart too."""
+    sizes = {}
+    for std in (1e-4, 1e-2):
+        one = population("mlp", Syre(std=std), seeds=(1,))
+        sizes[std] = changes(one, draws=8, probes=16, seed=0)["permutation"].mean()
+    assert 1e-10 < sizes[1e-4] < sizes[1e-2] < 1
+    assert sizes[1e-2] / sizes[1e-4] == pytest.approx(100, rel=0.3)
+    biased = changes(population("mlp", FixedBiases(), seeds=(1,)), draws=8, probes=16, seed=0)
+    assert biased["permutation"].min() > 0.05
