@@ -1,4 +1,4 @@
-"""What can be said of networks before they exist: whether a treatment fits them, what they compute and hold.
+"""What can be said of networks before they exist: whether data and treatment fit them, what they compute and hold.
 
 Networks are built on torch's "meta" device, which has shapes and no data; no file of a data set is needed.
 """
@@ -17,10 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from jobs.specs import refusal
 from symcore import asymmetry
 from symcore.data.sources import SOURCES
+from symcore.figlu import activations
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.shapes import layers, output_shapes
 from symcore.settings import Settings
-from symcore.treatments import Treatment, WAsymmetric
+from symcore.treatments import SigmaAsymmetric, Treatment, WAsymmetric
 
 
 def field_error(model: type[Settings], at: tuple[str, ...], value: object, message: str) -> ValidationError:
@@ -40,7 +41,7 @@ def blueprint(network: NetworkSpec, data: str) -> nn.Module:
 def check_treatment(
     model: type[Settings], at: tuple[str, ...], network: NetworkSpec, data: str, treatment: Treatment
 ) -> None:
-    """Makes sure that the treatment's settings fit the network on this data set.
+    """Makes sure that the network fits the data set, and the treatment's settings the network.
 
     Args:
         model: the model being validated, for the error's title.
@@ -50,13 +51,19 @@ def check_treatment(
         treatment: the settings to check.
 
     Raises:
-        ValidationError: pointing at the treatment's field, with what is accepted.
+        ValidationError: pointing at the network's or the treatment's field, with what is accepted.
     """
+    try:
+        module = blueprint(network, data)
+    except ValueError as error:
+        raise field_error(model, ("network", "kind"), network.kind, f"{error} from {data}") from error
+    if isinstance(treatment, SigmaAsymmetric) and not activations(module):
+        msg = "sigma_asymmetric replaces activations, and the network has none; accepted: another treatment or activation"
+        raise field_error(model, ("network", "activation"), "none", msg)
     if not isinstance(treatment, WAsymmetric):
         return
-    matrices = asymmetry.weight_matrices(blueprint(network, data))
     try:
-        asymmetry.layers(matrices, treatment)
+        asymmetry.layers(asymmetry.weight_matrices(module), treatment)
     except ValueError as error:
         name = str(error).partition(":")[0]
         raise field_error(model, (*at, name), getattr(treatment, name, None), str(error)) from error
@@ -75,7 +82,7 @@ class Size:
 
 @lru_cache(maxsize=64)
 def size(network: NetworkSpec, data: str) -> Size:
-    """Counts parameters, activations and operations of one network on one image."""
+    """Counts parameters, activations and operations of one network on one image, or node without neighbours."""
     module = blueprint(network, data)
     image = torch.zeros(1, *SOURCES[data].input_shape, device="meta")
     with FlopCounterMode(display=False) as counter:

@@ -28,9 +28,10 @@ class ComparedSpec(StudySpec):
     """Settings of the sigma-Asymmetric networks."""
 
     @model_validator(mode="after")
-    def _masks_fit(self) -> Self:
-        if "w" in self.treatments:
-            check_treatment(type(self), ("w",), self.network, self.data, self.w)
+    def _treatments_fit(self) -> Self:
+        for name, treatment in self.treatment_settings().items():
+            if name in self.treatments or name == "standard":
+                check_treatment(type(self), (name,), self.network, self.data, treatment)
         return self
 
     def treatment_settings(self) -> dict[str, Treatment]:
