@@ -52,18 +52,19 @@ def count(number: int, noun: str) -> str:
 
 
 def network(spec: Mapping[str, Any], data: str) -> str:
-    """A network by its size: "MLP 64-128-128-128-10", "ResNet20, width 1", "GRU 64"; another kind by its name."""
+    """A network by its size: "MLP 64-128-128-128-10", "ResNet20, width 1", "GRU 64", "GNN 1433-256-256-7"."""
     if spec["kind"] == "recurrent":
         return f"{spec['cell'].upper()} {spec['width']}"
     if spec["kind"] == "resnet":
         return f"ResNet{spec['depth']}, width {spec['width']:g}"
-    if spec["kind"] != "mlp" or data not in SOURCES:
+    if spec["kind"] not in {"mlp", "gnn"} or data not in SOURCES:
         return str(spec["kind"])
     source = SOURCES[data]
     inputs = 1
     for extent in source.input_shape:
         inputs *= extent
-    return "MLP " + "-".join(map(str, [inputs, *[spec["width"]] * spec["depth"], source.classes]))
+    sizes = [inputs, *[spec["width"]] * spec["depth"], source.classes]
+    return f"{spec['kind'].upper()} {'-'.join(map(str, sizes))}"
 
 
 def data_title(name: str) -> str:

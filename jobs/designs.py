@@ -1,4 +1,4 @@
-"""What can be said of networks before they exist: whether a treatment fits them, what they compute and hold.
+"""What can be said of networks before they exist: whether data and treatment fit them, what they compute and hold.
 
 Networks are built on torch's "meta" device, which has shapes and no data; no file of a data set is needed.
 """
@@ -18,10 +18,11 @@ from jobs.specs import refusal
 from symcore import asymmetry
 from symcore.controls import hidden_biases
 from symcore.data.sources import SOURCES
+from symcore.figlu import activations
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.shapes import layers, output_shapes
 from symcore.settings import Settings
-from symcore.treatments import FixedBiases, Masks, Treatment
+from symcore.treatments import FixedBiases, Masks, SigmaAsymmetric, Treatment
 
 
 def field_error(model: type[Settings], at: tuple[str, ...], value: object, message: str) -> ValidationError:
@@ -46,7 +47,7 @@ def weight_matrices(network: NetworkSpec, data: str) -> dict[str, tuple[int, ...
 def check_treatment(
     model: type[Settings], at: tuple[str, ...], network: NetworkSpec, data: str, treatment: Treatment
 ) -> None:
-    """Makes sure that the treatment's settings fit the network on this data set.
+    """Makes sure that the network fits the data set, and the treatment's settings the network.
 
     Args:
         model: the model being validated, for the error's title.
@@ -56,14 +57,21 @@ def check_treatment(
         treatment: the settings to check.
 
     Raises:
-        ValidationError: pointing at the treatment's field, with what is accepted.
+        ValidationError: pointing at the network's or the treatment's field, with what is accepted.
     """
+    try:
+        module = blueprint(network, data)
+    except ValueError as error:
+        raise field_error(model, ("network", "kind"), network.kind, f"{error} from {data}") from error
+    if isinstance(treatment, SigmaAsymmetric) and not activations(module):
+        msg = "sigma_asymmetric replaces activations, and the network has none; accepted: another treatment or activation"
+        raise field_error(model, ("network", "activation"), "none", msg)
     try:
         match treatment:
             case Masks():
-                asymmetry.layers(weight_matrices(network, data), treatment)
+                asymmetry.layers(asymmetry.weight_matrices(module), treatment)
             case FixedBiases():
-                hidden_biases(blueprint(network, data))
+                hidden_biases(module)
             case _:
                 return
     except ValueError as error:
@@ -86,7 +94,7 @@ class Size:
 
 @lru_cache(maxsize=64)
 def size(network: NetworkSpec, data: str) -> Size:
-    """Counts parameters, activations and operations of one network on one image."""
+    """Counts parameters, activations and operations of one network on one image, or node without neighbours."""
     module = blueprint(network, data)
     image = torch.zeros(1, *SOURCES[data].input_shape, device="meta")
     with FlopCounterMode(display=False) as counter:

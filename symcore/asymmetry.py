@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from symcore.networks.gnn import NODE_MAP
 from symcore.networks.recurrent import HIDDEN_MAP
 from symcore.randomness import stream
 from symcore.treatments import Form, Masks
@@ -128,7 +129,12 @@ def layers(matrices: Mapping[str, tuple[int, ...]], treatment: Masks) -> list[Ma
     """
     names, shapes, form = list(matrices), list(matrices.values()), treatment.form
     recurrent = [name.endswith(HIDDEN_MAP) for name in names]
-    numbers, deviations = _recurrent(shapes, recurrent) if any(recurrent) else _as_in_paper(shapes, form)
+    if any(recurrent):
+        numbers, deviations = _recurrent(shapes, recurrent)
+    elif any(name.endswith(NODE_MAP) for name in names):
+        numbers, deviations = [min(6, fan_in(shape)) for shape in shapes], [0.5] * len(shapes)
+    else:
+        numbers, deviations = _as_in_paper(shapes, form)
     n_fix = _per_layer("n_fix", treatment.n_fix, numbers, names)
     kappa = _per_layer("kappa", treatment.kappa, deviations, names)
     settled = [

@@ -42,6 +42,12 @@ def fixed_gate(shape: Sequence[int], std: float | None, seed: int, layer: int) -
     return fixed[:, :, None, None] if maps else fixed
 
 
+def activations(network: nn.Module) -> list[str]:
+    """Names of the modules that FiGLU can take the place of, in the network's own order."""
+    kinds = (*ACTIVATIONS.values(), Candidate)
+    return [name for name, module in network.named_modules() if isinstance(module, kinds)]
+
+
 def replace_activations(network: nn.Module, example: Tensor, std: float | None, seed: int) -> list[str]:
     """Swaps every elementwise activation of a network for FiGLU, in place.
 
@@ -51,9 +57,7 @@ def replace_activations(network: nn.Module, example: Tensor, std: float | None, 
     Raises:
         ValueError: if the network has no activation module that could be replaced.
     """
-    kinds = (*ACTIVATIONS.values(), Candidate)
-    activations = [name for name, m in network.named_modules() if isinstance(m, kinds)]
-    shapes = output_shapes(network, activations, example)
+    shapes = output_shapes(network, activations(network), example)
     if not shapes:
         msg = f"{type(network).__name__} has no activation to replace; FiGLU takes the place of {', '.join(ACTIVATIONS)}"
         raise ValueError(msg)

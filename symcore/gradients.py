@@ -12,8 +12,10 @@ from torch.func import grad_and_value, vmap
 from symcore.asymmetry import Parameters
 from symcore.interleaved.lowering import InterleavedNetwork
 from symcore.metrics import cross_entropy
+from symcore.networks.gnn import neighbours
 from symcore.population import call_one
 from symcore.program import Program
+from symcore.propagation import Graph
 
 
 class Product(NamedTuple):
@@ -26,19 +28,28 @@ class Product(NamedTuple):
 
 
 def gradient_program(
-    network: nn.Module, names: Sequence[str], *, stacked_buffers: bool, as_products: Collection[str] = ()
+    network: nn.Module,
+    names: Sequence[str],
+    *,
+    stacked_buffers: bool,
+    as_products: Collection[str] = (),
+    graph: Graph | tuple[()] = (),
 ) -> Program:
     """A program over [*weights, *buffers, x, y] that gives (mean loss [member], *gradients [member, *shape]).
 
     Weights are effective ones, [member, *shape] in the order of `names`; x is [member, batch, *input_shape], y
-    [member, batch]. A gradient of `as_products` comes as the two parts of a Product, if it is one.
+    [member, batch]. On a graph all members see the same, x [node, feature] and y [node], and the mean is over nodes
+    whose label is not negative. A gradient of `as_products` comes as the two parts of a Product, if it is one.
     """
     buffer_names = [name for name, _ in network.named_buffers()]
+    edges = neighbours(network, graph)
 
     def loss(parameters: Parameters, buffers: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(call_one(network, parameters, buffers, x), y).mean()
+        losses = cross_entropy(call_one(network, parameters, buffers, x, *edges), y)
+        return losses.sum() / (y >= 0).sum() if graph else losses.mean()
 
-    many = vmap(grad_and_value(loss), in_dims=(0, 0 if stacked_buffers else None, 0, 0))
+    data = None if graph else 0
+    many = vmap(grad_and_value(loss), in_dims=(0, 0 if stacked_buffers else None, data, data))
 
     def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
         parameters = dict(zip(names, tensors[: len(names)], strict=True))

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from symcore.asymmetry import Parameters
+from symcore.calibration import BATCH, Calibration
 from symcore.combinations import CombinationProgram, combine
-from symcore.data.sources import Dataset
+from symcore.data.sources import Dataset, Split
+from symcore.networks.gnn import neighbours
 from symcore.networks.shapes import layers, output_shapes
 from symcore.population import call_one
 from symcore.program import Program
@@ -46,7 +48,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Evaluator:
-    """Loss and accuracy of populations that share one module; keeps its traced programs between calls."""
+    """Loss and accuracy of populations that share one module; keeps its traced programs between calls.
+
+    BatchNorm is given statistics estimated for the very weights (`symcore.calibration`). A graph is evaluated whole, so
+    that there the statistics are those of the same pass.
+    """
 
     def __init__(
         self,
@@ -61,52 +67,103 @@ class Evaluator:
         self.stacked_buffers = stacked_buffers
         self._names = [name for name, _ in network.named_parameters()]
         self._buffer_names = [name for name, _ in network.named_buffers()]
+        example = next(network.parameters()).new_zeros(1, *dataset.source.input_shape)
+        largest = max(s.numel() for s in output_shapes(network, layers(network), example).values())
+        device = example.device.type
+        self._rows = rows_at_once(device, largest)
+        self._calibration = Calibration(
+            network, dataset, self._rows, stacked_buffers=stacked_buffers, on_chunk=on_chunk
+        )
+        graph = neighbours(network, dataset.graph)
 
         def one(parameters: Parameters, buffers: Parameters, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            logits = call_one(network, parameters, buffers, x)
-            correct = (logits.argmax(-1) == y).sum()
-            return cross_entropy(logits, y).sum(), correct
-
-        example = next(network.parameters()).new_zeros(1, *dataset.source.input_shape)
-        self._largest = max(s.numel() for s in output_shapes(network, layers(network), example).values())
-        many = vmap(one, in_dims=(0, 0 if stacked_buffers else None, None, None))
-
-        def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-            split = len(self._names)
-            parameters = dict(zip(self._names, tensors[:split], strict=True))
-            buffers = dict(zip(self._buffer_names, tensors[split:-2], strict=True))
-            totals: tuple[Tensor, ...] = many(parameters, buffers, tensors[-2], tensors[-1])
-            return totals
+            logits = call_one(network, parameters, buffers, x, *graph)
+            correct = (logits.argmax(-1) == y).sum(-1)
+            return cross_entropy(logits, y).sum(-1), correct
 
         def of_one(weights: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             parameters = dict(zip(self._names, weights, strict=True))
             buffers = dict(zip(self._buffer_names, others[:-2], strict=True))
             return one(parameters, buffers, others[-2], others[-1])
 
-        self._program = Program(flat)
+        self._program = Program(self._flat(one))
         self._combinations = CombinationProgram(of_one)
+
+    def _flat(
+        self, one: Callable[[Parameters, Parameters, Tensor, Tensor], tuple[Tensor, Tensor]]
+    ) -> Callable[[list[Tensor]], tuple[Tensor, ...]]:
+        """A function of [*weights, *statistics, *buffers, x, y] for many networks."""
+        in_dims = (0, 0, 0 if self.stacked_buffers else None, None, None)
+        many = vmap(lambda p, s, b, x, y: one(p, s | b, x, y), in_dims=in_dims)
+        own, estimated = len(self._names), len(self._names) + len(self._calibration.names)
+
+        def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+            parameters = dict(zip(self._names, tensors[:own], strict=True))
+            statistics = dict(zip(self._calibration.names, tensors[own:estimated], strict=True))
+            buffers = dict(zip(self._buffer_names, tensors[estimated:-2], strict=True))
+            totals: tuple[Tensor, ...] = many(parameters, statistics, buffers, tensors[-2], tensors[-1])
+            return totals
+
+        return flat
 
     def __call__(
         self, effective: Mapping[str, Tensor], buffers: Mapping[str, Tensor], split: str
     ) -> tuple[Array, Array]:
         """Mean loss (nats) and accuracy (0 to 1) on one split for weights [member, *shape]; float64 [member]."""
-        data = self._dataset.splits[split]
-        weights = [effective[name] for name in self._names] + [buffers[name] for name in self._buffer_names]
-        members, device = len(weights[0]), weights[0].device
-        chunk = max(1, rows_at_once(device.type, self._largest) // members)
+        return self.on([split], effective, buffers)[split]
+
+    def on(
+        self, splits: Sequence[str], effective: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> dict[str, tuple[Array, Array]]:
+        """What a call gives, on several splits with less work: of a graph all splits are seen in one pass."""
+        weights, held = (
+            [effective[name] for name in self._names],
+            [buffers[name] for name in self._buffer_names],
+        )
+        own, shared = [*weights, *self._calibration(weights, held)], held
+        if self.stacked_buffers:
+            own, shared = [*own, *held], []
+        if self._dataset.graph:
+            return self._on_graph(splits, own, shared)
+        return {split: self._on_images(self._dataset.splits[split], own, shared) for split in splits}
+
+    def _on_images(self, data: Split, own: list[Tensor], shared: list[Tensor]) -> tuple[Array, Array]:
+        """Chunk by chunk, all members at once."""
+        members, device = len(own[0]), own[0].device
+        chunk = max(1, self._rows // members)
         loss = torch.zeros(members, dtype=torch.float64, device=device)
         correct = torch.zeros(members, dtype=torch.int64, device=device)
         for images, labels in zip(data.images.split(chunk), data.labels.split(chunk), strict=True):
             self._on_chunk()
-            totals = self._program([*weights, self._dataset.normalise(images), labels])
+            totals = self._program([*own, *shared, self._dataset.normalise(images), labels])
             loss += totals[0]
             correct += totals[1]
         return (loss / len(data)).cpu().numpy(), (correct.double() / len(data)).cpu().numpy()
+
+    def _on_graph(
+        self, splits: Sequence[str], own: list[Tensor], shared: list[Tensor]
+    ) -> dict[str, tuple[Array, Array]]:
+        """All nodes at once, some members after others."""
+        data = [self._dataset.splits[split] for split in splits]
+        nodes, labels = self._dataset.normalise(data[0].images), torch.stack([d.labels for d in data])
+        at_once = max(1, self._rows // len(nodes))
+        totals = []
+        for first in range(0, len(own[0]), at_once):
+            self._on_chunk()
+            part = [t[first : first + at_once] for t in own]
+            totals.append(self._program([*part, *shared, nodes, labels]))
+        loss, correct = (torch.cat(parts).double().cpu().numpy() for parts in zip(*totals, strict=True))
+        return {
+            split: (loss[:, i] / len(d), correct[:, i] / len(d))
+            for i, (split, d) in enumerate(zip(splits, data, strict=True))
+        }
 
     def combinations(
         self, coefficients: Tensor, few: Mapping[str, Tensor], buffers: Mapping[str, Tensor], split: str
     ) -> tuple[Array, Array]:
         """What a call gives for the weights `combine(coefficients, few)`, with less work and without holding them all.
+
+        With BatchNorm there is little to save, for statistics are estimated for each combination; graphs excepted.
 
         Args:
             coefficients: [member, k].
@@ -114,17 +171,19 @@ class Evaluator:
             buffers: shared by all members, [*shape], whether or not buffers are stacked otherwise.
             split: which part of the data set, say "test".
         """
+        if self._calibration.names:
+            return self._one_by_one(coefficients, few, buffers, split)
         data = self._dataset.splits[split]
         weights, shared = [few[name] for name in self._names], [buffers[name] for name in self._buffer_names]
         members, device = len(coefficients), coefficients.device
         loss = torch.zeros(members, dtype=torch.float64, device=device)
         correct = torch.zeros(members, dtype=torch.int64, device=device)
-        rows = max(1, rows_at_once(device.type, self._largest) // COMBINED_SHARE[device.type])
-        chunk = min(COMBINED_IMAGES, rows)
+        rows = max(1, self._rows // COMBINED_SHARE[device.type])
+        chunk = len(data.images) if self._dataset.graph else min(COMBINED_IMAGES, rows)
         for images, labels in zip(data.images.split(chunk), data.labels.split(chunk), strict=True):
             others = [*shared, self._dataset.normalise(images), labels]
             values = self._combinations.linear(weights, others)
-            at_once = rows // len(labels)
+            at_once = max(1, rows // len(labels))
             for first in range(0, members, at_once):
                 self._on_chunk()
                 part = slice(first, first + at_once)
@@ -133,6 +192,21 @@ class Evaluator:
                 loss[part] += totals[0]
                 correct[part] += totals[1]
         return (loss / len(data)).cpu().numpy(), (correct.double() / len(data)).cpu().numpy()
+
+    def _one_by_one(
+        self, coefficients: Tensor, few: Mapping[str, Tensor], buffers: Mapping[str, Tensor], split: str
+    ) -> tuple[Array, Array]:
+        """Makes the weights of a few combinations at a time and evaluates them."""
+        found = []
+        for part in coefficients.split(max(1, self._rows // BATCH)):
+            weights = {name: combine(part, few[name]) for name in self._names}
+            held = {
+                name: b.expand(len(part), *b.shape) if self.stacked_buffers else b
+                for name, b in buffers.items()
+            }
+            found.append(self(weights, held, split))
+        loss, accuracy = (np.concatenate(values) for values in zip(*found, strict=True))
+        return loss, accuracy
 
 
 def _chord(losses: Array, alphas: Array) -> Array:

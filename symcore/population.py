@@ -166,15 +166,22 @@ def _asymmetry(network: nn.Module, treatment: Treatment, mask_seed: int) -> Asym
 
 
 def call_one(
-    network: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
+    network: nn.Module,
+    parameters: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor],
+    x: Tensor,
+    *graph: Tensor,
 ) -> Tensor:
-    """Logits [batch, class] of one network with the given weights in place of its own."""
-    logits: Tensor = functional_call(network, {**parameters, **buffers}, (x,))
+    """Logits [batch, class] of one network with the given weights in place of its own, and on a graph if it takes one."""
+    logits: Tensor = functional_call(network, {**parameters, **buffers}, (x, *graph))
     return logits
 
 
 def forward(population: Population, x: Tensor) -> Tensor:
-    """Logits [member, batch, class] of every member on the same inputs [batch, *input_shape]."""
+    """Logits [member, batch, class] of every member on the same inputs [batch, *input_shape].
+
+    BatchNorm takes the statistics of these inputs; a graph network sees nodes without neighbours.
+    """
     in_dims = (0, 0 if population.stacked else None, None)
     call = vmap(lambda p, b, x: call_one(population.network, p, b, x), in_dims=in_dims)
     logits: Tensor = call(population.effective(), population.buffers, x)

@@ -52,22 +52,31 @@ class TrainingSpec(Settings):
     epochs: int = Field(default=60, ge=1, le=100_000)
     """Passes over the training set."""
     batch: int = Field(default=64, ge=1, le=65_536)
-    """Images in a minibatch of one network."""
+    """Images in a minibatch of one network; a graph's nodes are one batch, so an epoch there is one step."""
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     """AdamW's step size after the warm-up."""
     weight_decay: float = Field(default=0.03, ge=0, le=10)
     """AdamW's decoupled weight decay, per unit of learning rate."""
     warmup_epochs: int = Field(default=0, ge=0, le=100_000)
-    """Epochs at a lower learning rate, which grows by one factor after each of them."""
+    """Epochs at a lower learning rate, which grows after each of them."""
+    warmup_shape: Literal["geometric", "linear"] = Field(
+        default="geometric", exclude_if=lambda shape: shape == "geometric"
+    )
+    """How it grows: by one factor, or evenly, so that after n epochs n + 1 parts of `warmup_epochs` are reached."""
     warmup_start: float = Field(default=0.01, gt=0, le=1)
-    """Learning rate of the first epoch of a warm-up, in parts of the full one."""
+    """Learning rate of the first epoch of a geometric warm-up, in parts of the full one."""
     augment: Literal["none", "crop_flip"] = "none"
     """What happens to a training image: nothing, or a random crop after padding by 4 pixels and a random mirroring."""
 
     def warmup(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0, in parts of the full one."""
         left = max(0, self.warmup_epochs - epoch)
-        return self.warmup_start ** (left / self.warmup_epochs) if left else 1.0
+        if not left:
+            return 1.0
+        if self.warmup_shape == "linear":
+            return (epoch + 1) / self.warmup_epochs
+        growth: float = self.warmup_start ** (left / self.warmup_epochs)
+        return growth
 
 
 class Draws(NamedTuple):
@@ -134,10 +143,15 @@ class Trainer:
             weight_decays: one per member in place of the spec's.
 
         Raises:
-            ValueError: if there is not one learning rate or weight decay per member.
+            ValueError: if there is not one learning rate or weight decay per member, or a graph is to be augmented.
         """
         self.population, self.dataset, self.spec = population, dataset, spec
         self.samples = len(dataset.splits["train"])
+        self.batch = self.samples if dataset.graph else spec.batch
+        """Images, or nodes that count, in a step of one network."""
+        if dataset.graph and spec.augment != "none":
+            msg = f"augment: {spec.augment!r} changes images, and {dataset.source.name} is a graph; accepted: 'none'"
+            raise ValueError(msg)
         self.epoch = self.step = 0
         effective, device = population.effective(), population.device
         lr = _one_each("learning_rates", learning_rates, spec.learning_rate, population)
@@ -148,7 +162,8 @@ class Trainer:
         views = {name: w for block in self.blocks for name, w in block.layout.views(block.weights).items()}
         self.weights = {name: views[name] for name in effective}
         self.updates = torch.zeros(1, device=device)
-        self.order = torch.zeros(population.size, self.samples, dtype=torch.int32, device=device)
+        drawn = 0 if dataset.graph else self.samples
+        self.order = torch.zeros(population.size, drawn, dtype=torch.int32, device=device)
         self.choices = None if spec.augment == "none" else torch.zeros_like(self.order, dtype=torch.uint8)
         self.cursor = torch.zeros(1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros(population.size, dtype=torch.float64, device=device)
@@ -156,12 +171,12 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Minibatches of an epoch; the last one may be smaller."""
-        return -(-self.samples // self.spec.batch)
+        return -(-self.samples // self.batch)
 
     def shuffled(self, epoch: int) -> Tensor:
         """Each member's order of the training images in one epoch, int32 [member, image]; it depends on its seed alone."""
         return self._of_each(
-            lambda seed: stream(seed, "shuffle", epoch).permutation(self.samples), torch.int32
+            lambda seed: stream(seed, "shuffle", epoch).permutation(self.order.shape[1]), torch.int32
         )
 
     def draw(self, epoch: int) -> Draws:
@@ -190,8 +205,13 @@ class Trainer:
             adamw.set_rate(block, rate)
 
     def minibatch(self, size: int) -> tuple[Tensor, Tensor]:
-        """The next `size` images of each member, normalised and augmented, [member, size, *input_shape], and their labels."""
+        """The next `size` images of each member, normalised and augmented, [member, size, *input_shape], and their labels.
+
+        Of a graph all nodes, for all members: [node, feature] and [node].
+        """
         train = self.dataset.splits["train"]
+        if self.dataset.graph:
+            return self.dataset.normalise(train.images), train.labels
         at = self.cursor + torch.arange(size, device=self.cursor.device)
         index = self.order.index_select(1, at).long()
         images = self.dataset.normalise(train.images[index])
@@ -227,7 +247,8 @@ class Trainer:
             self.population.network,
             list(self.weights),
             stacked_buffers=self.population.stacked,
-            as_products=as_products,
+            as_products=() if self.dataset.graph else as_products,  # no member has inputs of its own there
+            graph=self.dataset.graph,
         )
         traced = program.trace([*weights, *buffers, *self.minibatch(size)])
 
@@ -362,7 +383,7 @@ def stepper(trainer: Trainer, precision: Precision) -> Callable[[int], None]:
 
 
 def _run_epoch(trainer: Trainer, advance: Callable[[int], None], watch: _Watch) -> None:
-    batch = trainer.spec.batch
+    batch = trainer.batch
     trainer.cursor.fill_(trainer.step * batch)
     while trainer.step < trainer.steps_per_epoch:
         advance(min(batch, trainer.samples - trainer.step * batch))
@@ -375,10 +396,10 @@ def _run_epoch(trainer: Trainer, advance: Callable[[int], None], watch: _Watch) 
 def _epoch_metrics(trainer: Trainer, evaluator: Evaluator) -> dict[str, Array]:
     """Mean minibatch loss of the epoch, and loss and accuracy on the splits that are not trained on."""
     metrics = {"train/loss": (trainer.loss_sum / trainer.samples).cpu().numpy()}
-    for split in trainer.dataset.splits:
-        if split != "train":
-            loss, accuracy = evaluator(trainer.weights, trainer.population.buffers, split)
-            metrics |= {f"{split}/loss": loss, f"{split}/accuracy": accuracy}
+    others = [split for split in trainer.dataset.splits if split != "train"]
+    found = evaluator.on(others, trainer.weights, trainer.population.buffers)
+    for split, (loss, accuracy) in found.items():
+        metrics |= {f"{split}/loss": loss, f"{split}/accuracy": accuracy}
     return metrics
 
 

@@ -116,7 +116,7 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
-    images = sum(SOURCES[spec.data].sizes[split] for split in spec.splits)
+    images = sum(SOURCES[spec.data].rows(split) for split in spec.splits)
     networks = len(spec.pairs) * spec.points
     at_once, rows = min(networks, PATHS_AT_ONCE["cpu"]), rows_at_once("cpu", one.largest)
     return Estimate(

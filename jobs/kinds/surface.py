@@ -183,7 +183,8 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
-    work = spec.cells**2 * evaluated(spec.data, spec.split, spec.images)
+    seen = SOURCES[spec.data].nodes or evaluated(spec.data, spec.split, spec.images)
+    work = spec.cells**2 * seen
     rows = rows_at_once("cpu", one.largest)
     return Estimate(
         flop=float(one.forward_flop) * work,

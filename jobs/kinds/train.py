@@ -56,6 +56,9 @@ class Spec(DataRunSpec):
             msg = f"mask_seeds: got {len(self.mask_seeds)}; accepted: {' or '.join(map(str, dict.fromkeys(accepted)))}"
             raise field_error(Spec, ("mask_seeds",), self.mask_seeds, msg)
         check_treatment(Spec, ("treatment",), self.network, self.data, self.treatment)
+        if SOURCES[self.data].nodes and self.training.augment != "none":
+            msg = f"{self.training.augment} changes images, and {self.data} is a graph; accepted: none"
+            raise field_error(Spec, ("training", "augment"), self.training.augment, msg)
         return self
 
 
@@ -76,13 +79,17 @@ def title(spec: Spec) -> str:
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     """Three forward passes' worth of operations per image and epoch, and evaluation after each epoch."""
     del upstream
-    one, members, sizes = size(spec.network, spec.data), len(spec.seeds), SOURCES[spec.data].sizes
-    trained = 3 * sizes["train"] + sum(n for split, n in sizes.items() if split != "train")
+    one, members, source = size(spec.network, spec.data), len(spec.seeds), SOURCES[spec.data]
+    evaluated = source.nodes or sum(n for split, n in source.sizes.items() if split != "train")
+    batch = source.nodes or spec.training.batch
     copies = 6  # weights, gradient, two moments, mask or rates, and a temporary
     return Estimate(
-        flop=float(one.forward_flop) * members * spec.training.epochs * trained,
-        bytes_memory=4 * members * (copies * one.parameters + 4 * spec.training.batch * one.activations),
-        steps=spec.training.epochs * -(-sizes["train"] // spec.training.batch),
+        flop=float(one.forward_flop)
+        * members
+        * spec.training.epochs
+        * (3 * source.rows("train") + evaluated),
+        bytes_memory=4 * members * (copies * one.parameters + 4 * batch * one.activations),
+        steps=spec.training.epochs * -(-source.rows("train") // batch),
     )
 
 

@@ -54,9 +54,10 @@ class ComparedSpec(StudySpec):
 
     @model_validator(mode="after")
     def _treatments_fit(self) -> Self:
-        for name, field in (("w", "w"), ("w0", "w"), ("asym_init", "w"), ("fixed_biases", "fixed_biases")):
+        check_treatment(type(self), (), self.network, self.data, Standard())
+        for name, treatment in self.treatment_settings().items():
             if name in self.treatments:
-                treatment = self.treatment_settings()[name]
+                field = "w" if name in {"w0", "asym_init"} else name
                 check_treatment(type(self), (field,), self.network, self.data, treatment)
         return self
 

@@ -1,15 +1,13 @@
-"""CIFAR's file format: pickles of Python 2, read by an unpickler that can build arrays and nothing else."""
+"""CIFAR's file format: pickles of Python 2 that hold arrays and lists."""
 
 from __future__ import annotations
 
-import io
-import pickle
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from symcore.data import pickles
 
 
 def read(contents: Iterable[bytes], labels: str) -> dict[str, tuple[Tensor, Tensor]]:
@@ -28,27 +26,5 @@ def read(contents: Iterable[bytes], labels: str) -> dict[str, tuple[Tensor, Tens
 
 
 def _batch(content: bytes, labels: bytes) -> tuple[Tensor, Tensor]:
-    batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    batch = pickles.load(content, pickles.ARRAYS, encoding="bytes")
     return torch.tensor(batch[b"data"]).view(-1, 3, 32, 32), torch.tensor(batch[labels])
-
-
-def _empty_array(_subtype: type, shape: tuple[int, ...], dtype: bytes) -> np.ndarray[Any, Any]:
-    """What a pickled array starts from; its content follows."""
-    return np.empty(shape, dtype)
-
-
-ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-"""What the published files ask for."""
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        if (module, name) not in ALLOWED:
-            accepted = ", ".join(map(".".join, ALLOWED))
-            msg = f"the file asks for {module}.{name}; accepted: {accepted}"
-            raise pickle.UnpicklingError(msg)
-        return ALLOWED[module, name]

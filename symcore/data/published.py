@@ -20,11 +20,11 @@ class Published:
     folder: str
     """Their folder below the data folder, named as torchvision names it."""
     files: Mapping[str, str]
-    """MD5 of each file, in the order in which they are read."""
+    """MD5 of each file, in the order in which they are read; empty where none is published."""
     url: str
-    """Where they are published: a folder that has each under its name, or a tar archive of their folder."""
+    """Where they are published: a folder that has each under its name, ending in "/", or an archive of their folder."""
     archive_md5: str = ""
-    """The archive's MD5; empty if `url` is a folder."""
+    """The archive's MD5, if `url` is one; empty where none is published."""
 
     def missing(self, data_folder: Path) -> list[str]:
         """The files that are not in the data folder."""
@@ -34,7 +34,7 @@ class Published:
         """Which files to put where, for a person without a network."""
         folder = data_folder / self.folder
         missing = f"{', '.join(self.missing(data_folder))} into {folder}"
-        return f"{missing}, or {self._archive} into {folder.parent}" if self.archive_md5 else missing
+        return f"{missing}, or {self._archive} into {folder.parent}" if self._archived else missing
 
     def contents(self, name: str, data_folder: Path) -> Iterator[bytes]:
         """Each file's bytes; what is missing is downloaded before the first.
@@ -48,10 +48,14 @@ class Published:
             self._download(name, data_folder, missing)
         for file, md5 in self.files.items():
             content = (folder / file).read_bytes()
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+            if md5 and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
                 msg = f"{name}: {folder / file} is not the published file (its MD5 should be {md5}); remove it or put the right one there"
                 raise DataUnavailableError(msg)
             yield content
+
+    @property
+    def _archived(self) -> bool:
+        return not self.url.endswith("/")
 
     @property
     def _archive(self) -> str:
@@ -63,7 +67,7 @@ class Published:
         folder = data_folder / self.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if self.archive_md5:
+            if self._archived:
                 self._unpack(folder, files)
             else:
                 for file in files:
@@ -78,6 +82,7 @@ class Published:
         with TemporaryDirectory(dir=folder.resolve()) as partial:
             _retrieve(self.url, folder.parent, self.archive_md5, members, partial)
             for file in files:
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (Path(partial) / folder.name / file).replace(folder / file)
 
 
@@ -85,5 +90,7 @@ def _retrieve(url: str, folder: Path, md5: str, members: Sequence[str] = (), unp
     """Downloads a file unless the folder has it, and unpacks those members of it, if any are named."""
     import pooch  # noqa: PLC0415 - only a download needs it
 
-    unpack = pooch.Untar(members=list(members), extract_dir=unpacked) if members else None
-    pooch.retrieve(url, known_hash=f"md5:{md5}", fname=url.rpartition("/")[2], path=folder, processor=unpack)
+    kind = pooch.Unzip if url.endswith(".zip") else pooch.Untar
+    unpack = kind(members=list(members), extract_dir=unpacked) if members else None
+    known = f"md5:{md5}" if md5 else None
+    pooch.retrieve(url, known_hash=known, fname=url.rpartition("/")[2], path=folder, processor=unpack)

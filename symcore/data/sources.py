@@ -11,19 +11,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from symcore.data import cifar, digits, idx
-from symcore.data.published import Published
+from symcore.data import cifar, digits, idx, ogb, planetoid
+from symcore.data.nodes import Nodes
+from symcore.data.published import DataUnavailableError, Published
+from symcore.propagation import Graph, graph_of
+
+CALIBRATION = 2_000
+"""Training images, the first ones, from which BatchNorm's statistics are estimated."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Part of a data set: images uint8 [n, *input_shape], labels int64 [n]."""
+    """Part of a data set: images uint8 [n, *input_shape], labels int64 [n].
+
+    In a graph the images are the features of all nodes, which all splits share, and the labels of nodes outside the
+    split are negative.
+    """
 
     images: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
-        return len(self.labels)
+        """Images, or nodes, that count."""
+        return self._counted
+
+    @cached_property
+    def _counted(self) -> int:
+        return int((self.labels >= 0).sum())
 
 
 @dataclass(frozen=True)
@@ -34,10 +48,10 @@ class Source:
     title: str
     """Its name as people write it."""
     input_shape: tuple[int, ...]
-    """[row, column] or [channel, row, column]."""
+    """[row, column] or [channel, row, column]; of a graph's nodes [feature]."""
     classes: int
     sizes: dict[str, int]
-    """Images in each split; "val", if any, is taken out of the published training images."""
+    """Images, or a graph's nodes, in each split; an image set's "val" is taken out of its published training images."""
     checksum: str
     """Names the exact content."""
     full_scale: float
@@ -47,8 +61,14 @@ class Source:
     std: tuple[float, ...]
     """What it divides by, likewise."""
     published: Published
-    read: Callable[[Iterator[bytes]], dict[str, tuple[Tensor, Tensor]]]
-    """Images and labels of "train" and "test" from the published files' contents."""
+    read: Callable[[Iterator[bytes]], dict[str, tuple[Tensor, Tensor]] | Nodes]
+    """Images and labels of "train" and "test", or a graph's nodes, from the published files' contents."""
+    nodes: int = 0
+    """Nodes of the graph that the data set is; 0: it is separate images."""
+
+    def rows(self, split: str) -> int:
+        """What a network reads to be evaluated on a split: its images, or all nodes of the graph."""
+        return self.nodes or self.sizes[split]
 
 
 @dataclass(frozen=True)
@@ -57,11 +77,30 @@ class Dataset:
 
     source: Source
     splits: dict[str, Split]
+    graph: Graph | tuple[()] = ()
+    """The edges between nodes; empty where images stand for themselves."""
+    calibrated_on: Tensor | None = None
+    """Images from which BatchNorm's statistics are estimated; none: the first training images."""
+
+    @property
+    def calibration(self) -> Tensor:
+        """Images from which BatchNorm's statistics are estimated."""
+        given = self.calibrated_on
+        return self.splits["train"].images[:CALIBRATION] if given is None else given
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data on another device."""
-        moved = {name: Split(s.images.to(device), s.labels.to(device)) for name, s in self.splits.items()}
-        return replace(self, splits=moved)
+        tensors = [t for s in self.splits.values() for t in (s.images, s.labels)]
+        moved = {id(t): t.to(device) for t in tensors}  # a graph's splits share their images
+        splits = {name: Split(moved[id(s.images)], moved[id(s.labels)]) for name, s in self.splits.items()}
+        graph = Graph(*(t.to(device) for t in self.graph)) if self.graph else ()
+        given = self.calibrated_on
+        return replace(
+            self,
+            splits=splits,
+            graph=graph,
+            calibrated_on=None if given is None else given.to(device),
+        )
 
     def normalise(self, images: Tensor) -> Tensor:
         """Bytes [..., *input_shape] -> float32, less the source's mean and over its standard deviation."""
@@ -213,7 +252,114 @@ CIFAR_100 = _like_cifar(
     mean=(0.491, 0.482, 0.447),  # CIFAR-10's, as in Lim et al.'s code for Bayesian networks
     std=(0.247, 0.243, 0.261),
 )
-SOURCES = {source.name: source for source in (DIGITS, MNIST, FASHION_MNIST, CIFAR_10, CIFAR_100)}
+
+
+def _like_cora(
+    name: str, title: str, md5: tuple[str, ...], *, features: int, classes: int, nodes: int
+) -> Source:
+    """A citation graph in Planetoid's files, with the public split."""
+    files = dict(zip((f"ind.{name}.{part}" for part in planetoid.PARTS), md5, strict=True))
+    published = Published("planetoid", files, "https://github.com/kimiyoung/planetoid/raw/master/data/")
+    return Source(
+        name=name,
+        title=title,
+        input_shape=(features,),
+        classes=classes,
+        sizes={"train": 20 * classes, "val": planetoid.VALIDATION, "test": 1_000},
+        checksum=_content(published),
+        full_scale=1.0,
+        mean=(0.0,),
+        std=(1.0,),
+        published=published,
+        read=planetoid.read,
+        nodes=nodes,
+    )
+
+
+CORA = _like_cora(
+    "cora",
+    "Cora",
+    (
+        "190831eee19d8f330d89d94b40a65c5a",
+        "78344284e3ff7fd24eb9c307d51351eb",
+        "b29c36916768e1d2f55391c1aa9317ac",
+        "48bf43f54fa5b86089a4bd0299795f10",
+        "c9083193a57057dd1238321e140194d7",
+        "125d70817fe1fdbfdcad991995e81579",
+        "b37c419cec179f45834467630c278e4c",
+        "9b822cae1d01f41e8bf8782e20367c0e",
+    ),
+    features=1433,
+    classes=7,
+    nodes=2708,
+)
+CITESEER = _like_cora(
+    "citeseer",
+    "CiteSeer",
+    (
+        "baeb0100b5a8af8d41f928113ce0a4e5",
+        "8b99f50aa950fbbf9a7a2b71ff9cac97",
+        "c25ab826a7e95c0922ab625de705f7df",
+        "356894a73b7a7eff43c3580f2fcf92a4",
+        "28486b4b9c4ee076b4eee2febd89ba86",
+        "f0df7e5f859245e32987bfd224d01657",
+        "5f88483d5f5cc2b26b987bbbfb695005",
+        "70af39d4dff8aaa5c63f8dc526b16534",
+    ),
+    features=3703,
+    classes=6,
+    nodes=3327,
+)
+PUBMED = _like_cora(
+    "pubmed",
+    "PubMed",
+    (
+        "2e93a89281c7597939cfb24976696f54",
+        "520bb2899bb8fb705181b8e34a973573",
+        "30d5abd15cf10e46ebd9514b256e0347",
+        "3082e367753e3a81c457f644316ca17d",
+        "d6ecf5ffbdc9f8b181962d6829c7a8ac",
+        "ab5def164b4c5b33e215b6397a84ee4b",
+        "601ee2ffa59197989ff7267383a4ea46",
+        "57cdfacfa20179b9b92e077fba394d1c",
+    ),
+    features=500,
+    classes=3,
+    nodes=19717,
+)
+OGBN_ARXIV = Source(
+    name="ogbn-arxiv",
+    title="ogbn-arxiv",
+    input_shape=(128,),
+    classes=40,
+    sizes={"train": 90_941, "val": 29_799, "test": 48_603},
+    checksum=hashlib.sha256(b"ogbn-arxiv, version 1 of the Open Graph Benchmark").hexdigest(),
+    full_scale=1.0,
+    mean=(0.0,),
+    std=(1.0,),
+    published=Published(
+        folder="arxiv",
+        files=dict.fromkeys(ogb.FILES, ""),
+        url="https://snap.stanford.edu/ogb/data/nodeproppred/arxiv.zip",
+    ),
+    read=ogb.read,
+    nodes=169_343,
+)
+"""No checksum of its files is published, so that its counts are all that can be checked."""
+SOURCES = {
+    source.name: source
+    for source in (
+        DIGITS,
+        MNIST,
+        FASHION_MNIST,
+        CIFAR_10,
+        CIFAR_100,
+        CORA,
+        CITESEER,
+        PUBMED,
+        OGBN_ARXIV,
+    )
+}
 """Every data set by its name."""
 
 
@@ -226,9 +372,25 @@ def load(name: str, folder: Path) -> Dataset:
     """
     source = SOURCES[name]
     parts = source.read(source.published.contents(name, folder))
+    if isinstance(parts, Nodes):
+        return _on_graph(source, parts)
     if "val" in source.sizes:
         parts = _hold_out(parts, source.sizes)
     return Dataset(source, {part: Split(images, labels) for part, (images, labels) in parts.items()})
+
+
+def _on_graph(source: Source, nodes: Nodes) -> Dataset:
+    """A graph's nodes as a data set.
+
+    Raises:
+        DataUnavailableError: if the files hold another graph than is known under the name.
+    """
+    found = (len(nodes.features), {split: len(own) for split, own in nodes.splits.items()})
+    if found != (source.nodes, source.sizes):
+        msg = f"{source.name}: its files hold {found[0]} nodes, split into {found[1]}; expected {source.nodes} and {source.sizes}"
+        raise DataUnavailableError(msg)
+    splits = {split: Split(nodes.features, nodes.labels_of(split)) for split in nodes.splits}
+    return Dataset(source, splits, graph_of(nodes.edges, source.nodes))
 
 
 def _hold_out(

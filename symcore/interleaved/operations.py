@@ -97,13 +97,13 @@ def _standardised(x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
 class _Normalise(Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Any,  # noqa: ANN401
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
         residual: Tensor | None,
         relu: bool,
-        epsilon: float,  # noqa: ANN401
+        epsilon: float,
     ) -> Tensor:
         x, residual = x.contiguous(), residual if residual is None else residual.contiguous()
         y, mean, inverse = torch.ops.symlab.normalise(x, weight, bias, residual, relu, epsilon)

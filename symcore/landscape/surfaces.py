@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from symcore.data.nodes import OUTSIDE
 from symcore.data.sources import Dataset, Split
 from symcore.landscape.planes import Plane
 from symcore.metrics import Array, Evaluator
@@ -59,17 +61,25 @@ def subset(dataset: Dataset, split: str, images: int, seed: int) -> Dataset:
 
     A seed puts the images in one order and the first are taken, so a larger subset holds the smaller ones.
     """
-    labels = dataset.splits[split].labels.cpu().numpy()
-    if images >= len(labels):
+    whole = dataset.splits[split]
+    if images >= len(whole):
         return dataset
+    labels = whole.labels.cpu().numpy()
     order = stream(seed, "subset").permutation(len(labels))
+    order = order[labels[order] >= 0]
     turn = np.empty(len(labels), dtype=np.int64)  # an image's place among those of its class
-    for label in np.unique(labels):
+    for label in np.unique(labels[order]):
         own = order[labels[order] == label]
         turn[own] = np.arange(len(own))
     chosen = np.sort(order[np.argsort(turn[order], kind="stable")][:images])
-    part = Split(dataset.splits[split].images[chosen], dataset.splits[split].labels[chosen])
-    return replace(dataset, splits={**dataset.splits, split: part})
+    if dataset.graph:
+        counted = torch.full_like(whole.labels, OUTSIDE)
+        counted[chosen] = whole.labels[chosen]
+        part = Split(whole.images, counted)
+    else:
+        part = Split(whole.images[chosen], whole.labels[chosen])
+    calibrated_on = dataset.calibration if split == "train" else dataset.calibrated_on
+    return replace(dataset, splits={**dataset.splits, split: part}, calibrated_on=calibrated_on)
 
 
 def evaluate(

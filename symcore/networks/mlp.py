@@ -1,15 +1,18 @@
-"""The multilayer perceptron of Lim et al. 2024: Linear, LayerNorm and an activation per hidden layer."""
+"""The multilayer perceptron of Lim et al. 2024: a linear map, LayerNorm (or BatchNorm) and an activation per hidden layer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
+from symcore.networks.batchnorm import BatchNorm
 from symcore.settings import Settings
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "batch": BatchNorm}
 
 
 class HiddenLayer(nn.Module):
@@ -39,7 +42,7 @@ class MLP(nn.Module):
             HiddenLayer(
                 fan_in,
                 width,
-                nn.LayerNorm(width) if norm == "layer" else nn.Identity(),
+                NORMS[norm](width) if norm in NORMS else nn.Identity(),
                 ACTIVATIONS[activation](),
             )
             for fan_in in fan_ins
@@ -65,8 +68,8 @@ class MLPSpec(Settings):
     """Neurons in each hidden layer."""
     depth: int = Field(default=3, ge=1, le=64)
     """Number of hidden layers."""
-    norm: Literal["layer", "none"] = "layer"
-    """Normalisation between the linear map and the activation."""
+    norm: Literal["layer", "batch", "none"] = "layer"
+    """Normalisation between the linear map and the activation: over an image's neurons, over a batch's images, or none."""
     activation: Literal["gelu", "relu"] = "gelu"
     """Hidden nonlinearity; the sigma-Asymmetric treatment replaces it with FiGLU."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from symcore.networks.gnn import GNNSpec
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.recurrent import RecurrentSpec
 from symcore.networks.resnet import ResNetSpec
@@ -18,6 +19,8 @@ def _mlp_unless_said(given: Any) -> Any:  # noqa: ANN401 - what came from outsid
 
 
 NetworkSpec = Annotated[
-    MLPSpec | ResNetSpec | RecurrentSpec, Field(discriminator="kind"), BeforeValidator(_mlp_unless_said)
+    MLPSpec | ResNetSpec | RecurrentSpec | GNNSpec,
+    Field(discriminator="kind"),
+    BeforeValidator(_mlp_unless_said),
 ]
 """Union of the network specs; a new network joins it here."""

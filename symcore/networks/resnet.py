@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from symcore.networks.batchnorm import BatchNorm
 from symcore.settings import Settings
 
 STAGES = (16, 32, 64)
@@ -19,6 +20,8 @@ def _convolution(channels_in: int, channels_out: int, size: int, stride: int = 1
 
 def _normalisation(norm: str, channels: int) -> nn.Module:
     """One group is all channels and positions of an image together: the "LayerNorm" of Lim et al. 2024."""
+    if norm == "batch":
+        return BatchNorm(channels)
     return nn.GroupNorm(1, channels) if norm == "group" else nn.Identity()
 
 
@@ -110,8 +113,8 @@ class ResNetSpec(Settings):
     """Layers with weights on the longest way through: 6 n + 2 for n blocks in each of the three stages."""
     width: float = Field(default=1.0, gt=0, le=64)
     """Factor of the 16, 32 and 64 channels of the stages, a multiple of 1/16."""
-    norm: Literal["group", "none"] = "group"
-    """Normalisation after each convolution; group takes all channels of an image as one group."""
+    norm: Literal["group", "batch", "none"] = "group"
+    """Normalisation after each convolution: over all channels of an image, over a batch's images, or none."""
 
     @field_validator("depth")
     @classmethod

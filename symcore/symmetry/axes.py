@@ -259,6 +259,14 @@ def _batch_norm(axes: AxisClasses, call: Call) -> Axes:
     return x
 
 
+@rule("symcore.sparse_product")
+def _propagated(axes: AxisClasses, call: Call) -> Axes:
+    """[node, channel]: the graph knows its nodes by their places, and treats every channel alike."""
+    node, channel = call.arguments["x"]
+    axes.pin([node])
+    return (node, channel)
+
+
 @rule("aten.sum", "aten.mean", "aten.amax", "aten.amin")
 def _reduce(axes: AxisClasses, call: Call) -> Axes:
     """Reduced axes vanish, or stay with size 1."""

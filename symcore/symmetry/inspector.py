@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from symcore.asymmetry import Parameters
 from symcore.metrics import Array
+from symcore.networks.batchnorm import BatchNorm
 from symcore.population import Population, call_one
 from symcore.randomness import stream
 from symcore.symmetry import permutations
@@ -46,16 +47,17 @@ class Normalised:
 
 
 def normalised(network: nn.Module, example_input: Tensor) -> list[Normalised]:
-    """The maps that feed a LayerNorm or GroupNorm module and are modules themselves, in the order in which they run.
+    """The maps that feed a norm and are modules themselves, in the order in which they run.
 
-    BatchNorm is none: in evaluation mode it divides by what it has stored, not by what comes in.
+    Norms are LayerNorm, GroupNorm and our own BatchNorm, whose statistics always are those of what comes in; torch's
+    is none: in evaluation mode it divides by what it has stored.
     """
     made: dict[int, tuple[str, nn.Module, Tensor]] = {}
     found: dict[str, Normalised] = {}
 
     def made_by(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            if isinstance(module, nn.LayerNorm | nn.GroupNorm | BatchNorm):
                 source, feeding, _ = made.get(id(inputs[0]), ("", module, output))
                 if source:
                     centred = isinstance(module, nn.LayerNorm) and isinstance(feeding, nn.Linear)
@@ -65,7 +67,7 @@ def normalised(network: nn.Module, example_input: Tensor) -> list[Normalised]:
 
         return hook
 
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.GroupNorm)
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.GroupNorm, BatchNorm)
     hooks = [
         module.register_forward_hook(made_by(name))
         for name, module in network.named_modules()

@@ -123,7 +123,7 @@ def test_sigma_gates_follow_every_normalisation_but_the_last_of_a_block_and_ever
         ("depth", 2, "greater than or equal to 8"),
         ("width", 0.3, "0.3 gives 4.8 channels; accepted: multiples of 1/16"),
         ("width", 0, "greater than 0"),
-        ("norm", "batch", "'group' or 'none'"),
+        ("norm", "layer", "'group', 'batch' or 'none'"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(field: str, value: object, words: str) -> None:
