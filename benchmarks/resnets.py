@@ -56,7 +56,7 @@ def measure(width: float, members: int, treatment: Treatment, precision: Precisi
                 advance(SPEC.batch)
             torch.cuda.synchronize()
             each.append((time.perf_counter() - start) / min(steps, 150) / members * 1e3)
-        evaluator = Evaluator(trainer.population.network, dataset)
+        evaluator = Evaluator(trainer.population.network, dataset, in_bfloat16=precision == "bfloat16")
         evaluate = lambda: evaluator(trainer.weights, trainer.population.buffers, "test")  # noqa: E731
         evaluate()
         start = time.perf_counter()

@@ -64,25 +64,19 @@ def interleaved_gradient_program(
     network: InterleavedNetwork, names: Sequence[str], buffer_names: Sequence[str], *, stacked_buffers: bool
 ) -> Program:
     """The same program as `gradient_program`, on interleaved maps."""
-
-    def some(
-        weights: Sequence[Tensor], buffers: Sequence[Tensor], x: Tensor, y: Tensor
-    ) -> tuple[Tensor, ...]:
-        leaves = [weight.detach().requires_grad_() for weight in weights]
-        held = dict(zip(names, leaves, strict=True)) | dict(zip(buffer_names, buffers, strict=True))
-        with torch.enable_grad():
-            losses = cross_entropy(network(held, x), y).mean(-1)
-            gradients = torch.autograd.grad(losses.sum(), leaves)
-        return losses.detach(), *gradients
+    given = [*names, *buffer_names]
 
     def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        weights, buffers, data = tensors[: len(names)], tensors[len(names) : -2], tensors[-2:]
-        at_once = network.members_at_once(len(weights[0]))
-        found = []
-        for first in range(0, len(weights[0]), at_once):
-            part = slice(first, first + at_once)
-            own = [b[part] for b in buffers] if stacked_buffers else buffers
-            found.append(some([w[part] for w in weights], own, *(t[part] for t in data)))
-        return found[0] if len(found) == 1 else tuple(torch.cat(each) for each in zip(*found, strict=True))
+        shared = [] if stacked_buffers else tensors[len(names) : -2]
+
+        def some(own: list[Tensor]) -> tuple[Tensor, ...]:
+            leaves = [weight.detach().requires_grad_() for weight in own[: len(names)]]
+            held = dict(zip(given, [*leaves, *shared, *own[len(names) : -2]], strict=True))
+            with torch.enable_grad():
+                losses = cross_entropy(network(held, own[-2]), own[-1]).mean(-1)
+                gradients = torch.autograd.grad(losses.sum(), leaves)
+            return losses.detach(), *gradients
+
+        return network.in_turn(some, tensors if stacked_buffers else [*tensors[: len(names)], *tensors[-2:]])
 
     return Program(flat)

@@ -30,7 +30,7 @@ from symcore.data import augment
 from symcore.data.sources import Dataset
 from symcore.gradients import Product, gradient_program, interleaved_gradient_program
 from symcore.graphs import GraphedSteps
-from symcore.interleaved.lowering import InterleavedNetwork, UnknownError
+from symcore.interleaved.lowering import interleaved_form
 from symcore.metrics import Array, Evaluator
 from symcore.population import Population
 from symcore.program import Program
@@ -38,7 +38,7 @@ from symcore.randomness import stream
 from symcore.settings import Settings
 
 Precision = Literal["float32", "tf32", "bfloat16"]
-"""Arithmetic of products and convolutions on a GPU: IEEE single; TF32; or bfloat16 factors and maps in training's
+"""Arithmetic of products and convolutions on a GPU: IEEE single; TF32; or bfloat16 factors and maps where there are
 convolutions and TF32 elsewhere, sums and statistics always single. A CPU computes all as single."""
 
 
@@ -262,18 +262,14 @@ class Trainer:
 
     def _interleaved(self, precision: Precision) -> Program | None:
         """Gradients in bfloat16, where that is asked for on a GPU and the network has a form for it."""
-        if precision != "bfloat16" or not self.cursor.is_cuda:
+        if precision != "bfloat16":
             return None
-        try:
-            network = InterleavedNetwork(self.population.network, self.dataset.source.input_shape)
-        except UnknownError:
+        form = interleaved_form(self.population.network, self.dataset.source.input_shape)
+        names, buffer_names = list(self.weights), list(self.population.buffers)
+        stacked = self.population.stacked
+        if form is None:
             return None
-        return interleaved_gradient_program(
-            network,
-            list(self.weights),
-            list(self.population.buffers),
-            stacked_buffers=self.population.stacked,
-        )
+        return interleaved_gradient_program(form, names, buffer_names, stacked_buffers=stacked)
 
     def _apply(self, block: adamw.Block, gradient: Tensor | Product) -> Product | None:
         """Updates a block, or gives back the product that its gradient is."""
@@ -352,7 +348,12 @@ def fit(
         hooks.on_resume(trainer.restore(checkpoint))
     watch = _Watch(trainer, checkpoint, checkpoint_seconds, hooks)
     population = trainer.population
-    evaluator = Evaluator(population.network, trainer.dataset, stacked_buffers=population.stacked)
+    evaluator = Evaluator(
+        population.network,
+        trainer.dataset,
+        stacked_buffers=population.stacked,
+        in_bfloat16=precision == "bfloat16",
+    )
     with arithmetic(precision), ThreadPoolExecutor(1, "shuffle") as pool:
         advance = stepper(trainer, precision)
         upcoming = pool.submit(trainer.draw, trainer.epoch)

@@ -141,7 +141,13 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     a = {name: p[firsts] for name, p in effective.items()}
     b = _permuted({name: p[seconds] for name, p in effective.items()}, trained, spec, job)
     buffers = {name: v[firsts] if trained.stacked else v for name, v in trained.buffers.items()}
-    evaluator = Evaluator(trained.network, images, stacked_buffers=trained.stacked, on_chunk=job.pause_point)
+    evaluator = Evaluator(
+        trained.network,
+        images,
+        stacked_buffers=trained.stacked,
+        in_bfloat16=spec.precision == "bfloat16",
+        on_chunk=job.pause_point,
+    )
     positions = alphas(spec.points)
     paths: dict[str, PathPoints] = {}
     with arithmetic(spec.precision):

@@ -204,7 +204,13 @@ def record(job: Job, step: int, metrics: Mapping[str, Array]) -> None:
 
 def _evaluate(trained: Population, images: Dataset, spec: Spec, job: Job) -> dict[str, float]:
     """Loss and accuracy of the final weights on every split, as metrics "final/..." and as means over members."""
-    evaluator = Evaluator(trained.network, images, stacked_buffers=trained.stacked, on_chunk=job.pause_point)
+    evaluator = Evaluator(
+        trained.network,
+        images,
+        stacked_buffers=trained.stacked,
+        in_bfloat16=spec.precision == "bfloat16",
+        on_chunk=job.pause_point,
+    )
     final: dict[str, Array] = {}
     with arithmetic(spec.precision):
         for split in images.splits:

@@ -184,9 +184,19 @@ class InterleavedNetwork:
                 msg = str(node.target)
                 raise UnknownError(msg)
 
-    def members_at_once(self, members: int) -> int:
-        """How many members are worth interleaving: all, but one where its own channels already fill a GPU."""
-        return members if self._widest <= WIDEST else 1
+    @property
+    def alone(self) -> bool:
+        """Whether members are better computed one after another, for one fills a GPU with its own channels."""
+        return self._widest > WIDEST
+
+    def in_turn(
+        self, function: Callable[[list[Tensor]], tuple[Tensor, ...]], own: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """A function's results [member, ...] for tensors [member, ...], of all members together or one after another."""
+        if not self.alone:
+            return function(own)
+        found = [function([t[m : m + 1] for t in own]) for m in range(len(own[0]))]
+        return tuple(torch.cat(each) for each in zip(*found, strict=True))
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Logits float32 [member, image, class].
@@ -205,3 +215,13 @@ class InterleavedNetwork:
             else:
                 logits: Tensor = _tensor(values[node.args[0][0]])
         return logits.transpose(0, 1)
+
+
+def interleaved_form(network: nn.Module, input_shape: tuple[int, ...]) -> InterleavedNetwork | None:
+    """The form in bfloat16 of a network on a GPU; none on a CPU, or where an operation has no interleaved form."""
+    if not next(network.parameters()).is_cuda:
+        return None
+    try:
+        return InterleavedNetwork(network, input_shape)
+    except UnknownError:
+        return None
