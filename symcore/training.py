@@ -30,7 +30,7 @@ from symcore.data import augment
 from symcore.data.sources import Dataset
 from symcore.gradients import Product, gradient_program, interleaved_gradient_program
 from symcore.graphs import GraphedSteps
-from symcore.interleaved.lowering import interleaved_form
+from symcore.interleaved.lowering import InterleavedNetwork, interleaved_form
 from symcore.metrics import Array, Evaluator
 from symcore.population import Population
 from symcore.program import Program
@@ -229,7 +229,7 @@ class Trainer:
         gradients_of = self._gradients(size, precision, as_products)
 
         def step() -> list[Product | None]:
-            loss, *gradients = gradients_of(*self.minibatch(size))
+            loss, *gradients = gradients_of()
             self.loss_sum.add_(loss, alpha=size)
             self.cursor.add_(size)
             self.updates.add_(1)
@@ -239,18 +239,17 @@ class Trainer:
 
     def _gradients(
         self, size: int, precision: Precision, as_products: Collection[str]
-    ) -> Callable[[Tensor, Tensor], list[Any]]:
-        """A function of a minibatch that gives each member's mean loss, and the gradient of each block."""
+    ) -> Callable[[], list[Any]]:
+        """What gives each member's mean loss on its next images, and the gradient of each block."""
         weights, buffers = list(self.weights.values()), list(self.population.buffers.values())
-        interleaved = self._interleaved(precision)
-        program = interleaved or gradient_program(
-            self.population.network,
-            list(self.weights),
-            stacked_buffers=self.population.stacked,
-            as_products=() if self.dataset.graph else as_products,  # no member has inputs of its own there
-            graph=self.dataset.graph,
-        )
-        traced = program.trace([*weights, *buffers, *self.minibatch(size)])
+        form = self._form(precision)
+        program = self._program(form, as_products)
+
+        def inputs() -> tuple[Tensor, Tensor]:
+            images, labels = self.minibatch(size)
+            return (form.maps(images) if form else images), labels
+
+        traced = program.trace([*weights, *buffers, *inputs()])
 
         def gradients_of(images: Tensor, labels: Tensor) -> list[Any]:
             loss, *gradients = traced(*weights, *buffers, images, labels)
@@ -258,18 +257,29 @@ class Trainer:
             return [loss, *(_gathered(block.layout, named) for block in self.blocks)]
 
         # interleaved maps pass through kernels of their own, between which a compiler finds little, in minutes
-        return uncompiled(gradients_of) if interleaved else gradients_of
+        run = uncompiled(gradients_of) if form else gradients_of
+        return lambda: run(*inputs())
 
-    def _interleaved(self, precision: Precision) -> Program | None:
-        """Gradients in bfloat16, where that is asked for on a GPU and the network has a form for it."""
+    def _form(self, precision: Precision) -> InterleavedNetwork | None:
+        """The network on interleaved maps, where bfloat16 was asked for on a GPU and there is such a form."""
         if precision != "bfloat16":
             return None
-        form = interleaved_form(self.population.network, self.dataset.source.input_shape)
-        names, buffer_names = list(self.weights), list(self.population.buffers)
-        stacked = self.population.stacked
-        if form is None:
-            return None
-        return interleaved_gradient_program(form, names, buffer_names, stacked_buffers=stacked)
+        return interleaved_form(self.population.network, self.dataset.source.input_shape)
+
+    def _program(self, form: InterleavedNetwork | None, as_products: Collection[str]) -> Program:
+        """Gradients of every member."""
+        population, names = self.population, list(self.weights)
+        if form:
+            return interleaved_gradient_program(
+                form, names, list(population.buffers), stacked_buffers=population.stacked
+            )
+        return gradient_program(
+            population.network,
+            names,
+            stacked_buffers=population.stacked,
+            as_products=() if self.dataset.graph else as_products,  # no member has inputs of its own there
+            graph=self.dataset.graph,
+        )
 
     def _apply(self, block: adamw.Block, gradient: Tensor | Product) -> Product | None:
         """Updates a block, or gives back the product that its gradient is."""

@@ -117,6 +117,7 @@ def _normalise(
 
 def normalise_backward(
     gradient: Tensor,
+    other: Tensor | None,
     x: Tensor,
     y: Tensor | None,
     mean: Tensor,
@@ -134,6 +135,7 @@ def normalise_backward(
     parts = torch.empty(images, 2, members, channels, device=x.device)
     _normalise_backward[members, images](
         gradient,
+        gradient if other is None else other,
         x,
         gradient if y is None else y,
         mean,
@@ -149,6 +151,7 @@ def normalise_backward(
         RESIDUAL=residual,
         RELU=relu,
         SUMMED=y is not None,
+        TWICE=other is not None,
         **_tile(height * width, channels),
     )
     by_weight, by_bias = parts.sum(0).unbind(0)
@@ -158,6 +161,7 @@ def normalise_backward(
 @triton.jit
 def _normalise_backward(
     gradient,
+    other,
     x,
     y,
     means,
@@ -173,6 +177,7 @@ def _normalise_backward(
     RESIDUAL: tl.constexpr,
     RELU: tl.constexpr,
     SUMMED: tl.constexpr,
+    TWICE: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
@@ -194,6 +199,8 @@ def _normalise_backward(
         inside = (pixel < PIXELS)[:, None] & known[None, :]
         standard = (tl.load(x + start + at, inside, other=0.0).to(tl.float32) - mean) * inverse
         passed = tl.load(gradient + start + at, inside, other=0.0).to(tl.float32)
+        if TWICE:
+            passed += tl.load(other + start + at, inside, other=0.0).to(tl.float32)
         if RELU:
             if SUMMED:
                 out = tl.load(y + start + at, inside, other=0.0).to(tl.float32)
@@ -213,6 +220,8 @@ def _normalise_backward(
             here = start + block * step + at
             standard = (tl.load(x + here, inside, other=0.0).to(tl.float32) - mean) * inverse
             passed = tl.load(gradient + here, inside, other=0.0).to(tl.float32)
+            if TWICE:
+                passed += tl.load(other + here, inside, other=0.0).to(tl.float32)
             if RELU:
                 if SUMMED:
                     out = tl.load(y + here, inside, other=0.0).to(tl.float32)
@@ -228,6 +237,8 @@ def _normalise_backward(
             here = start + block * step + at
             standard = (tl.load(x + here, inside, other=0.0).to(tl.float32) - mean) * inverse
             passed = tl.load(gradient + here, inside, other=0.0).to(tl.float32)
+            if TWICE:
+                passed += tl.load(other + here, inside, other=0.0).to(tl.float32)
             if RELU:
                 if SUMMED:
                     out = tl.load(y + here, inside, other=0.0).to(tl.float32)
@@ -239,6 +250,90 @@ def _normalise_backward(
                 tl.store(by_residual + here, passed, inside)
     tl.store(own, by_weight, known)
     tl.store(own + members * CHANNELS, by_bias, known)
+
+
+ROWS_AT_ONCE = 128
+"""Pixels of members that a program of a gate takes."""
+
+
+def gate(x: Tensor, mixing: Tensor) -> Tensor:
+    """See `operations.gate`."""
+    y = torch.empty_like(x)
+    channels = x.shape[-1]
+    rows = x.numel() // channels
+    _gate[(triton.cdiv(rows, ROWS_AT_ONCE),)](
+        x,
+        mixing,
+        y,
+        rows,
+        CHANNELS=channels,
+        BLOCK=ROWS_AT_ONCE,
+        WIDE=max(16, triton.next_power_of_2(channels)),
+    )
+    return y
+
+
+def gate_backward(gradient: Tensor, other: Tensor | None, x: Tensor, mixing: Tensor) -> Tensor:
+    """The gradient with respect to x, of the sum of two where the result was used twice."""
+    by_x = torch.empty_like(x)
+    channels = x.shape[-1]
+    rows = x.numel() // channels
+    _gate_backward[(triton.cdiv(rows, ROWS_AT_ONCE),)](
+        gradient,
+        gradient if other is None else other,
+        x,
+        mixing,
+        by_x,
+        rows,
+        CHANNELS=channels,
+        TWICE=other is not None,
+        BLOCK=ROWS_AT_ONCE,
+        WIDE=max(16, triton.next_power_of_2(channels)),
+    )
+    return by_x
+
+
+@triton.jit
+def _gate(x, mixing, y, rows, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """Some rows [row, channel]; the mixture is one product with F."""
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDE)
+    inside = (row < rows)[:, None] & (channel < CHANNELS)[None, :]
+    square = (channel < CHANNELS)[:, None] & (channel < CHANNELS)[None, :]
+    at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    value = tl.load(x + at, inside, other=0.0)
+    turned = tl.load(mixing + channel[None, :] * CHANNELS + channel[:, None], square, other=0.0)
+    opened = tl.sigmoid(tl.dot(value, turned))
+    tl.store(y + at, opened * value.to(tl.float32), inside)
+
+
+@triton.jit
+def _gate_backward(
+    gradient,
+    other,
+    x,
+    mixing,
+    by_x,
+    rows,
+    CHANNELS: tl.constexpr,
+    TWICE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Some rows [row, channel]; the gate is computed again, which costs less than reading it."""
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDE)
+    inside = (row < rows)[:, None] & (channel < CHANNELS)[None, :]
+    square = (channel < CHANNELS)[:, None] & (channel < CHANNELS)[None, :]
+    at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    value = tl.load(x + at, inside, other=0.0)
+    passed = tl.load(gradient + at, inside, other=0.0).to(tl.float32)
+    if TWICE:
+        passed += tl.load(other + at, inside, other=0.0).to(tl.float32)
+    straight = tl.load(mixing + channel[:, None] * CHANNELS + channel[None, :], square, other=0.0)
+    opened = tl.sigmoid(tl.dot(value, tl.trans(straight)))
+    through = (passed * value.to(tl.float32) * opened * (1 - opened)).to(value.dtype)
+    tl.store(by_x + at, passed * opened + tl.dot(through, straight), inside)
 
 
 PIXELS_AT_ONCE = 128
