@@ -127,8 +127,8 @@ def normalise_backward(
     *,
     residual: bool,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients with respect to x, residual (empty without one), weight and bias; `y` is given for a ReLU after a sum."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients with respect to x, residual (empty without one), and [weight, bias]; `y` is given for a ReLU after a sum."""
     images, height, width, members, channels = x.shape
     by_x = torch.empty_like(x)
     by_residual = torch.empty_like(x) if residual else x.new_empty(0)
@@ -154,8 +154,7 @@ def normalise_backward(
         TWICE=other is not None,
         **_tile(height * width, channels),
     )
-    by_weight, by_bias = parts.sum(0).unbind(0)
-    return by_x, by_residual, by_weight.clone(), by_bias.clone()
+    return by_x, by_residual, parts.sum(0)
 
 
 @triton.jit

@@ -54,8 +54,8 @@ def _normalise_backward(
     bias: Tensor,
     residual: bool,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients with respect to x, residual (empty without one), weight and bias; `y` is given for a ReLU after a sum.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients with respect to x, residual (empty without one), and [weight, bias]; `y` is given for a ReLU after a sum.
 
     The gradient is the sum of two where the result was used twice.
     """
@@ -76,7 +76,7 @@ def _normalise_backward(
     slope = ((by_weight * weight).sum(-1) / entries)[:, None, None, :, None]
     by_x = (passed * weight - shift - standard * slope) * inverse[:, None, None, :, None]
     by_residual = passed.to(x.dtype, copy=True) if residual else x.new_empty(0)
-    return by_x.to(x.dtype), by_residual, by_weight.sum(0), by_bias.sum(0)
+    return by_x.to(x.dtype), by_residual, torch.stack([by_weight.sum(0), by_bias.sum(0)])
 
 
 @_normalise_backward.register_fake
@@ -91,10 +91,10 @@ def _(
     bias: Tensor,
     residual: bool,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     del gradient, other, y, mean, inverse, bias, relu
     by_residual = torch.empty_like(x) if residual else x.new_empty(0)
-    return torch.empty_like(x), by_residual, torch.empty_like(weight), torch.empty_like(weight)
+    return torch.empty_like(x), by_residual, weight.new_empty(2, *weight.shape)
 
 
 def _standardised(x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
@@ -123,10 +123,10 @@ class _Normalise(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         first, *others = (gradient.contiguous() for gradient in gradients)
-        by_x, by_residual, by_weight, by_bias = torch.ops.symlab.normalise_backward(
+        by_x, by_residual, by_affine = torch.ops.symlab.normalise_backward(
             first, others[0] if others else None, *ctx.saved_tensors, ctx.residual, ctx.relu
         )
-        return by_x, by_weight, by_bias, by_residual if ctx.residual else None, None, None, None
+        return by_x, by_affine[0], by_affine[1], by_residual if ctx.residual else None, None, None, None
 
 
 def normalise(
@@ -263,7 +263,7 @@ def _convolve_by_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int
 
         return kernels.convolve_by_weight(gradient, x, weight.shape[2], stride)
     found = _library_backward(gradient, x, weight, stride, 1)
-    return found.permute(0, 2, 3, 1).reshape(weight.shape).float().contiguous()
+    return torch.empty_like(weight, dtype=torch.float32).copy_(found.permute(0, 2, 3, 1).view(weight.shape))
 
 
 @_convolve_by_weight.register_fake
