@@ -141,6 +141,8 @@ LABELS = {
     "networks": "Networks per treatment",
     "surfaces": "Random planes per treatment",
     "cells": "Cells along a side",
+    "n_fix_factors": "Factors of n_fix",
+    "kappa_factors": "Factors of κ",
 }
 """Labels of fields whose names are the field's symbols; others are labelled by their names."""
 
