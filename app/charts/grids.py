@@ -51,7 +51,11 @@ def heat_map(
     x = alt.X("x:O", scale=x_scale, axis=alt.Axis(title=X_TITLE, **axis))
     y = alt.Y("y:O", scale=y_scale, axis=alt.Axis(title=Y_TITLE, **axis))
     scale = alt.Scale(type="log" if log else "linear", scheme="viridis", domain=[low, high], nice=False)
-    ticks = [float(f"{tick:.2g}") for tick in np.geomspace(low, high, 4)] if log else alt.Undefined
+    ticks = (
+        sorted({float(f"{tick:.2g}") for tick in np.geomspace(low, high, 4).round()})
+        if log
+        else alt.Undefined
+    )
     legend = legends.gradient(list(title), PLOT - 70, format=digits, tickCount=5, values=ticks)
     known, unknown = placed[placed["value"].notna()], placed[placed["value"].isna()]
     text = alt.Text("text:N")
