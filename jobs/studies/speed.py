@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import pyarrow as pa
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from jobs.designs import blueprint, check_treatment, field_error
+from jobs.designs import check_treatment, field_error, weight_matrices
 from jobs.headline import Headline, Rows
 from jobs.kinds import train
 from jobs.specs import DataName, PlannedRun, StudySpec, refusal
@@ -93,8 +93,7 @@ def _check(spec: Spec, cell: Cell) -> None:
 
 def cells(spec: Spec) -> Iterator[Cell]:
     """The grid's cells, row by row of kappa."""
-    matrices = asymmetry.weight_matrices(blueprint(spec.network, spec.data))
-    layers = asymmetry.layers(matrices, spec.w)
+    layers = asymmetry.layers(weight_matrices(spec.network, spec.data), spec.w)
     for kappa_factor in spec.kappa_factors:
         for n_fix_factor in spec.n_fix_factors:
             treatment = WAsymmetric(
