@@ -141,6 +141,10 @@ LABELS = {
     "networks": "Networks per treatment",
     "surfaces": "Random planes per treatment",
     "cells": "Cells along a side",
+    "warmups": "Epochs of warm-up",
+    "bounds": "Largest biases k",
+    "n_fix_factors": "Factors of n_fix",
+    "kappa_factors": "Factors of κ",
 }
 """Labels of fields whose names are the field's symbols; others are labelled by their names."""
 

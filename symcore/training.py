@@ -337,6 +337,7 @@ def fit(
     trainer: Trainer,
     *,
     precision: Precision = "float32",
+    train_accuracy: bool = False,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
     hooks: Hooks | None = None,
@@ -346,6 +347,7 @@ def fit(
     Args:
         trainer: the population, data and settings.
         precision: arithmetic of matrix products.
+        train_accuracy: whether every epoch ends with the accuracy on all training images too, as they are.
         checkpoint: file to save to now and then, and to go on from if it exists.
         checkpoint_seconds: time between checkpoints.
         hooks: what is told and asked on the way.
@@ -372,7 +374,7 @@ def fit(
             if trainer.epoch + 1 < trainer.spec.epochs:
                 upcoming = pool.submit(trainer.draw, trainer.epoch + 1)
             _run_epoch(trainer, advance, watch)
-            hooks.on_epoch(trainer.epoch, _epoch_metrics(trainer, evaluator))
+            hooks.on_epoch(trainer.epoch, _epoch_metrics(trainer, evaluator, train_accuracy=train_accuracy))
             trainer.loss_sum.zero_()
             watch.look()
     return trainer.trained()
@@ -404,13 +406,17 @@ def _run_epoch(trainer: Trainer, advance: Callable[[int], None], watch: _Watch) 
     trainer.epoch, trainer.step = trainer.epoch + 1, 0
 
 
-def _epoch_metrics(trainer: Trainer, evaluator: Evaluator) -> dict[str, Array]:
-    """Mean minibatch loss of the epoch, and loss and accuracy on the splits that are not trained on."""
+def _epoch_metrics(trainer: Trainer, evaluator: Evaluator, *, train_accuracy: bool) -> dict[str, Array]:
+    """Mean minibatch loss of the epoch, and loss and accuracy on the splits that are not trained on.
+
+    The accuracy on the training images, where it is wanted, is that of the network as it is after the epoch.
+    """
     metrics = {"train/loss": (trainer.loss_sum / trainer.samples).cpu().numpy()}
-    others = [split for split in trainer.dataset.splits if split != "train"]
-    found = evaluator.on(others, trainer.weights, trainer.population.buffers)
+    measured = [split for split in trainer.dataset.splits if split != "train" or train_accuracy]
+    found = evaluator.on(measured, trainer.weights, trainer.population.buffers)
     for split, (loss, accuracy) in found.items():
-        metrics |= {f"{split}/loss": loss, f"{split}/accuracy": accuracy}
+        metrics |= {f"{split}/loss": loss} if split != "train" else {}
+        metrics |= {f"{split}/accuracy": accuracy}
     return metrics
 
 

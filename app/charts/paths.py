@@ -171,14 +171,17 @@ def swarm(values: Sequence[float], diameter: float) -> list[int]:
     return chosen
 
 
-def barriers(values: pd.DataFrame, order: list[str], axis_title: str, digits: int) -> alt.LayerChart:
+def barriers(
+    values: pd.DataFrame, order: list[str], axis_title: str, digits: int, what: str = "barrier"
+) -> alt.LayerChart:
     """A dot per pair, the mean as a bar and the sample standard deviation as a line; zero is a dashed rule.
 
     Args:
         values: Columns treatment, pair, value.
         order: Treatments from top to bottom.
-        axis_title: What the barrier is, with its unit.
+        axis_title: What the values are, with their unit.
         digits: Digits after the point in tooltips.
+        what: What a value is called in tooltips.
     """
     names = [theme.treatment(key).label for key in order]
     values = values.dropna()
@@ -205,7 +208,7 @@ def barriers(values: pd.DataFrame, order: list[str], axis_title: str, digits: in
     told = [
         alt.Tooltip("label:N", title="treatment"),
         alt.Tooltip("pair:O", title="pair"),
-        alt.Tooltip("value:Q", title="barrier", format=f".{digits}f"),
+        alt.Tooltip("value:Q", title=what, format=f".{digits}f"),
     ]
     dots = (
         alt.Chart(placed)

@@ -95,6 +95,26 @@ def check_data(model: type[RunSpec], data: str, source: SpecHash, trained: Train
         raise field_error(model, ("data",), data, msg)
 
 
+def check_alignment(
+    model: type[RunSpec],
+    alignment: SpecHash | None,
+    source: SpecHash,
+    pairs: Pairs,
+    upstream: Mapping[SpecHash, RunSpec],
+) -> None:
+    """Makes sure that the align run which is read, if any, aligns these pairs.
+
+    Raises:
+        ValidationError: if it does not, or is no align run.
+    """
+    known = upstream.get(alignment) if alignment else None
+    if known is None:
+        return
+    if not isinstance(known, Spec) or (known.source, known.pairs) != (source, pairs):
+        msg = f"{alignment} does not align these pairs of source {source}; accepted: an align run that does"
+        raise field_error(model, ("alignment",), alignment, msg)
+
+
 def title(spec: Spec) -> str:
     """How many pairs are aligned."""
     return f"Align {len(spec.pairs)} pairs by weight matching"

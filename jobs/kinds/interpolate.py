@@ -7,24 +7,19 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 from pydantic import AfterValidator, Field
-from safetensors.torch import load_file
 
-from jobs.designs import field_error, size
+from jobs.designs import size
 from jobs.estimates import Estimate
-from jobs.inputs import PERMUTATIONS, SIGNS, check_members, dataset, population
+from jobs.inputs import aligned, check_members, dataset, population
 from jobs.job import Job
-from jobs.kinds.align import Spec as AlignSpec
-from jobs.kinds.align import check_data, trained_source
+from jobs.kinds.align import check_alignment, check_data, trained_source
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, refusal
-from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
 from symcore.metrics import Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
 from symcore.population import Population
-from symcore.symmetry.permutations import derive, permute
 from symcore.training import Precision, arithmetic
 
 Split = Literal["train", "test"]
@@ -97,12 +92,7 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
     source = trained_source(Spec, spec.source, spec.pairs, upstream)
     if source is not None:
         check_data(Spec, spec.data, spec.source, source)
-    aligned = upstream.get(spec.alignment) if spec.alignment else None
-    if aligned is None:
-        return
-    if not isinstance(aligned, AlignSpec) or (aligned.source, aligned.pairs) != (spec.source, spec.pairs):
-        msg = f"{spec.alignment} does not align these pairs of source {spec.source}; accepted: an align run that does"
-        raise field_error(Spec, ("alignment",), spec.alignment, msg)
+    check_alignment(Spec, spec.alignment, spec.source, spec.pairs, upstream)
 
 
 def title(spec: Spec) -> str:
@@ -139,7 +129,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     firsts, seconds = (list(members) for members in zip(*spec.pairs, strict=True))
     effective = trained.effective()
     a = {name: p[firsts] for name, p in effective.items()}
-    b = _permuted({name: p[seconds] for name, p in effective.items()}, trained, spec, job)
+    b = aligned({name: p[seconds] for name, p in effective.items()}, spec.alignment, trained, job)
     buffers = {name: v[firsts] if trained.stacked else v for name, v in trained.buffers.items()}
     evaluator = Evaluator(
         trained.network,
@@ -182,15 +172,6 @@ def _check_buffers(spec: Spec, trained: Population) -> None:
         if len(seeds) > 1 and trained.buffers and seeds[a] != seeds[b]:
             msg = f"pairs: {[a, b]} have different gates (mask seeds {seeds[a]} and {seeds[b]}); accepted: equal ones"
             raise ValueError(msg)
-
-
-def _permuted(b: Parameters, trained: Population, spec: Spec, job: Job) -> Parameters:
-    if spec.alignment is None:
-        return b
-    symmetry = derive(trained.network, torch.zeros(2, *trained.design.input_shape, device=job.device))
-    found = load_file(job.input(spec.alignment) / PERMUTATIONS, device=str(job.device))
-    signs = {name.removeprefix(SIGNS): s for name, s in found.items() if name.startswith(SIGNS)}
-    return permute(b, symmetry, found, signs)
 
 
 def _record(job: Job, split: str, path: PathPoints, points: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,9 @@ class Spec(DataRunSpec):
     """Seeds of masks, fixed weights and FiGLU's F: one for all networks or one each; none for standard networks."""
     precision: Precision = "float32"
     """Arithmetic of matrix products."""
+    # where it is off, the JSON does not have it, so that runs made before it existed keep their hashes
+    train_accuracy: bool = Field(default=False, exclude_if=operator.not_)
+    """Record the accuracy on all training images after each epoch too; it takes about a quarter more time."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -80,7 +84,8 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     """Three forward passes' worth of operations per image and epoch, and evaluation after each epoch."""
     del upstream
     one, members, source = size(spec.network, spec.data), len(spec.seeds), SOURCES[spec.data]
-    evaluated = source.nodes or sum(n for split, n in source.sizes.items() if split != "train")
+    measured = (n for split, n in source.sizes.items() if split != "train" or spec.train_accuracy)
+    evaluated = source.nodes or sum(measured)
     batch = source.nodes or spec.training.batch
     copies = 6  # weights, gradient, two moments, mask or rates, and a temporary
     return Estimate(
@@ -182,6 +187,7 @@ def _fit(population: Population, images: Dataset, spec: Spec, job: Job, checkpoi
     trained = fit(
         trainer,
         precision=spec.precision,
+        train_accuracy=spec.train_accuracy,
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds(),
         hooks=hooks,
