@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from symcore.align.ascent import GAIN
 from symcore.align.matching import assign
 from symcore.align.proof import prove
-from symcore.align.weights import GAIN, match
+from symcore.align.weights import match
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.permutations import Group, PermutationSpec
 from symcore.training import StoppedError

@@ -42,8 +42,12 @@ def inner_product(
     a: Tensors, b: Tensors, spec: PermutationSpec, permutations: Tensors, signs: Tensors | None = None
 ) -> Tensor:
     """<a, permuted b> over all parameters [pair, *shape], [pair] float64 on the CPU."""
-    permuted = permute(b, spec, permutations, signs)
-    products = [(w.double() * permuted[name].double()).reshape(len(w), -1).sum(1) for name, w in a.items()]
+    return dot(a, permute(b, spec, permutations, signs))
+
+
+def dot(a: Tensors, b: Tensors) -> Tensor:
+    """<a, b> over all parameters [pair, *shape], [pair] float64 on the CPU."""
+    products = [(w.double() * b[name].double()).reshape(len(w), -1).sum(1) for name, w in a.items()]
     return torch.stack(products).sum(0).cpu()
 
 
