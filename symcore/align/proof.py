@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from symcore.align.matching import Matching, dot, inner_product
 from symcore.randomness import stream
 from symcore.symmetry.permutations import PermutationSpec, permute
 from symcore.training import arithmetic
@@ -56,6 +57,45 @@ def prove(
     permuted = permute(weights, spec, permutations, signs)
     with arithmetic("float32"):
         _compare(network, weights, permuted, probe)
+
+
+def proven(
+    network: nn.Module,
+    example_input: Tensor | tuple[Tensor, ...],
+    a: Tensors,
+    b: Tensors,
+    matching: tuple[PermutationSpec, dict[str, Tensor], dict[str, Tensor]],
+    *,
+    sweeps: Tensor | None = None,
+    seed: int = 0,
+) -> Matching:
+    """What was found, with its objectives, once it has passed `prove`.
+
+    Args:
+        network: as `prove` takes it.
+        example_input: likewise.
+        a: weights by name, [pair, *shape].
+        b: likewise; what is permuted.
+        matching: the network's permutations, and those that were found, with signs.
+        sweeps: of each pair, [pair]; none given, 1.
+        seed: of the proof.
+
+    Raises:
+        AlignmentError: as `prove` does.
+    """
+    spec, permutations, signs = matching
+    prove(network, example_input, b, spec, permutations, signs, seed=seed)
+    objective = inner_product(a, b, spec, permutations, signs)
+    once = torch.ones(len(objective), dtype=torch.int64)
+    return Matching(
+        spec=spec,
+        permutations=permutations,
+        objective=objective,
+        identity_objective=dot(a, b),
+        sweeps=once if sweeps is None else sweeps,
+        restart=torch.zeros_like(once),
+        signs=signs,
+    )
 
 
 def _compare(network: nn.Module, weights: Tensors, permuted: Tensors, probe: tuple[Tensor, ...]) -> None:

@@ -10,19 +10,68 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from symcore.align.ascent import GAIN, Ascent, climb
-from symcore.align.matching import Matching, dot
+from symcore.align.matching import Matching, Networks, Watch, dot, in_parts
 from symcore.align.proof import prove
+from symcore.data.sources import Dataset
 from symcore.randomness import stream
+from symcore.settings import Settings
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.permutations import PermutationSpec
 from symcore.training import StoppedError
 
 Tensors = Mapping[str, Tensor]
+
+
+class WeightMatching(Settings):
+    """Weight matching (Git Re-Basin, Ainsworth et al. 2023, algorithm 1): weights as close as they can be."""
+
+    label: ClassVar[str] = "weight matching"
+    reads_images: ClassVar[bool] = False
+
+    kind: Literal["weight_matching"] = "weight_matching"
+    restarts: int = Field(default=1, ge=1, le=1000)
+    """Ascents from which the best is kept; the first starts at the identity. The paper uses one."""
+    max_sweeps: int = Field(default=100, ge=1, le=10_000)
+    """Most sweeps over all layers in one ascent."""
+    signs: bool = True
+    """Neurons may also change sign where their activation is odd, as tanh is."""
+
+    def match(self, networks: Networks, images: Dataset | None, *, seed: int, watch: Watch) -> Matching:
+        """Matches all pairs; it reads no images."""
+        del images
+        spec = symmetry.derive(networks.form, networks.example)
+        total = self.restarts * self.max_sweeps
+
+        def one(some: Networks, own: Watch) -> Matching:
+            def on_sweep(sweep: Sweep) -> None:
+                note = f"restart {sweep.restart}, sweep {sweep.sweep}, {sweep.moving} pairs moving"
+                own.on_progress(sweep.restart * self.max_sweeps + sweep.sweep, total, note)
+
+            return match(
+                some.form,
+                some.a,
+                some.b,
+                some.example,
+                spec=spec if self.signs else spec.without_signs(),
+                restarts=self.restarts,
+                max_sweeps=self.max_sweeps,
+                seed=seed,
+                stopping=own.stopping,
+                on_sweep=on_sweep,
+            )
+
+        return in_parts(networks, watch, COPIES * networks.parameters, one)
+
+
+COPIES = 40
+"""Bytes for each parameter of a pair: both networks and the permuted one in float64, and what is made on the way."""
 
 
 @dataclass(frozen=True)
@@ -149,21 +198,26 @@ def _ascend(
     ascent = Ascent(spec, a, b, *_start(spec, len(next(iter(a.values()))), seed, restart), pool)
     objective = ascent.objective()
 
-    def order(sweep: int) -> Sequence[int]:
+    def next_order(sweep: int) -> Sequence[int]:
         if stopping():
             raise StoppedError
-        drawn: list[int] = stream(seed, "match.order", restart, sweep).permutation(len(spec.groups)).tolist()
-        return drawn
+        return order(spec, seed, restart, sweep)
 
     def on_end(sweep: int, going: Tensor, gain: Tensor) -> None:
         objective.add_(gain)
         on_sweep(Sweep(restart, sweep, int(going.sum()), objective.clone()))
 
-    sweeps = climb(ascent, order, max_sweeps, on_end)
+    sweeps = climb(ascent, next_order, max_sweeps, on_end)
     kept = torch.full_like(sweeps, restart)
     return Matching(
         spec, ascent.permutations, ascent.objective(), dot(a, b), sweeps, kept, signs=ascent.signs
     )
+
+
+def order(spec: PermutationSpec, seed: int, ascent: int, sweep: int) -> list[int]:
+    """The order of the groups in one sweep of an ascent."""
+    drawn: list[int] = stream(seed, "match.order", ascent, sweep).permutation(len(spec.groups)).tolist()
+    return drawn
 
 
 def _start(
@@ -171,17 +225,13 @@ def _start(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The identity for the first ascent, the same random permutations and signs of all pairs for a further one."""
     if not restart:
-        return symmetry.identity(spec, count), _positive(spec, count)
+        return symmetry.identity(spec, count), symmetry.positive(spec, count)
     draw = stream(seed, "match.start", restart)
     permutations, signs = symmetry.random(spec, draw), symmetry.random_signs(spec, draw)
     return (
         {name: p.repeat(count, 1) for name, p in permutations.items()},
         {name: s.repeat(count, 1) for name, s in signs.items()},
     )
-
-
-def _positive(spec: PermutationSpec, count: int) -> dict[str, Tensor]:
-    return {g.name: torch.ones(count, g.size, dtype=torch.int64) for g in spec.groups if g.flip}
 
 
 def _better(kept: Matching, other: Matching) -> Matching:

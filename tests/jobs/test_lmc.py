@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from jobs import planning, registry
 from jobs.kinds import interpolate, train
 from jobs.specs import RunSpec, spec_hash
-from jobs.studies import lmc, lmc_recipe, lmc_resnet20, lmc_resnet20x8, lmc_results
+from jobs.studies import aligned, lmc, lmc_recipe, lmc_resnet20, lmc_resnet20x8, lmc_results
 from symcore.networks.resnet import ResNetSpec
 from symcore.training import TrainingSpec
 from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
@@ -111,7 +111,7 @@ def test_a_setting_repeats_only_the_runs_that_it_touches() -> None:
     assert touched(w=WAsymmetric(n_fix=(1, 1, 1, 1))) == {"w/train/0", "w/path/0"}
     assert touched(sigma=SigmaAsymmetric(std=1)) == {"sigma/train/0", "sigma/path/0"}
     assert touched(restarts=2) == {"rebasin/align/0", "rebasin/path/0"}
-    assert touched(points=27) == {f"{name}/path/0" for name in lmc_recipe.PAPERS}
+    assert touched(points=27) == {f"{name}/path/0" for name in aligned.PAPERS}
     assert touched(mask_seed=1) == {
         f"{name}/{part}/0" for name in ("sigma", "w") for part in ("train", "path")
     }
