@@ -62,6 +62,10 @@ class AlignedSpec(TrainedSpec):
         }
         return {name: method for name, method in known.items() if name in self.treatments}
 
+    def trains(self, name: str) -> bool:
+        """Whether networks of one of `treatment_settings` are compared, as they are or aligned."""
+        return name in self.treatments or (name == "standard" and bool(self.methods()))
+
     def aligned(self, name: str, trained: train.Spec, pairs: Pairs) -> dict[TreatmentName, align.Spec]:
         """The runs that align pairs of the networks of one treatment; only standard ones are aligned."""
         return {

@@ -53,14 +53,13 @@ def expand(spec: LMCSpec) -> list[PlannedRun]:
 def _block(spec: LMCSpec, block: int) -> Iterator[PlannedRun]:
     """All treatments' runs of one block of pairs."""
     for name in spec.treatment_settings():
-        trained = _train(spec, block, name)
-        aligned = spec.aligned(name, trained, _pairs(trained))
-        if name not in spec.treatments and not aligned:
+        if not spec.trains(name):
             continue
+        trained = _train(spec, block, name)
         yield PlannedRun(f"{name}/train/{block}", trained)
         if name in spec.treatments:
             yield PlannedRun(f"{name}/path/{block}", _path(spec, trained))
-        for made, matched in aligned.items():
+        for made, matched in spec.aligned(name, trained, _pairs(trained)).items():
             yield PlannedRun(f"{made}/align/{block}", matched)
             yield PlannedRun(f"{made}/path/{block}", _path(spec, trained, matched))
 

@@ -65,14 +65,13 @@ def expand(spec: Spec) -> list[PlannedRun]:
 
 def _treated(spec: Spec, name: str) -> Iterator[PlannedRun]:
     """All runs of one kind of network."""
-    trained = spec.trained(name, range(spec.networks))
-    aligned = spec.aligned(name, trained, pairs(spec.networks))
-    if name not in spec.treatments and not aligned:
+    if not spec.trains(name):
         return
+    trained = spec.trained(name, range(spec.networks))
     yield PlannedRun(f"{name}/train/0", trained)
     if name in spec.treatments:
         yield PlannedRun(f"{name}/path/0", _paths(spec, trained))
-    for made, matched in aligned.items():
+    for made, matched in spec.aligned(name, trained, pairs(spec.networks)).items():
         yield PlannedRun(f"{made}/align/0", matched)
         yield PlannedRun(f"{made}/path/0", _paths(spec, trained, matched))
 
