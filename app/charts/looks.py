@@ -25,19 +25,19 @@ def summary(looks: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(frame).reset_index()
 
 
-def learning(looks: pd.DataFrame, title: str, steps: int) -> alt.LayerChart:
+def learning(looks: pd.DataFrame, title: str, steps: int, role: str) -> alt.LayerChart:
     """A mean line with its band, and a hairline per pair.
 
     Args:
         looks: Columns pair, step, value.
         title: Of the vertical axis, with its unit.
         steps: That the run will take, so that the axis stands still while it goes on.
+        role: Colours it, a role of `theme.ROLES`.
     """
-    role = theme.role("standard")
     looks = looks.dropna()
     means = summary(looks).assign(role=role)
     few = looks[looks["pair"] < HAIRLINES].assign(role=role)
-    x = alt.X("step:Q", title="step", scale=alt.Scale(domain=[0, steps], nice=False))
+    x = alt.X("step:Q", title="step", scale=alt.Scale(domain=[0, steps], nice=False)).axis(tickCount=6)
     y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5, minExtent=44))
     mean = alt.Chart(means).encode(x=x, color=theme.paint("role"))
     told = [

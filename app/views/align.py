@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import parts, queries
+from app import parts, queries, theme
 from app.charts import looks
 
 NOTES = {
@@ -60,7 +60,8 @@ def _learning(run: Mapping[str, Any], method: Mapping[str, Any]) -> None:
     st.subheader(f"{title}, with the permutations of each step", anchor=False)
     frame = queries.records(parts.lab(), "alignment_look", run["run"], limit=1_000_000)
     axis = "squared distance |A − πB|²" if distance else "training loss halfway (nats)"
-    drawing = None if frame.empty else looks.learning(frame, axis, method["steps"])
+    role = theme.role(queries.treatment(run["studies"]))
+    drawing = None if frame.empty else looks.learning(frame, axis, method["steps"], role)
     parts.chart(drawing, looks.HEIGHT, "looks")
     if not frame.empty:
         pairs = frame["pair"].nunique()

@@ -148,7 +148,9 @@ def check_data(model: type[RunSpec], data: str, source: SpecHash, trained: Train
 
 def title(spec: Spec) -> str:
     """How many pairs are aligned, and how."""
-    return f"Align {len(spec.pairs)} pairs by {spec.method.label}"
+    plural = "s" if len(spec.pairs) > 1 else ""
+    signs = " without sign flips" if not getattr(spec.method, "signs", True) else ""
+    return f"Align {len(spec.pairs)} pair{plural} by {spec.method.label}{signs}"
 
 
 SWEEPS = 10
