@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.job import Job
-from jobs.specs import DataRunSpec
+from jobs.specs import MaybeDataRunSpec
 from symcore.asymmetry import Parameters
 from symcore.data.sources import Dataset, load
 from symcore.population import Population
@@ -21,13 +21,14 @@ WEIGHTS = "weights.safetensors"
 """The file in a train run's folder that holds its population."""
 
 
-def dataset(spec: DataRunSpec, job: Job) -> Dataset:
-    """The spec's data set on the job's device.
+def dataset(spec: MaybeDataRunSpec, job: Job) -> Dataset:
+    """The data set that a spec names, on the job's device.
 
     Raises:
         ValueError: if the spec was made for other bytes than this version reads.
         DataUnavailableError: if the files cannot be had.
     """
+    assert spec.data is not None
     images = load(spec.data, job.data_folder)
     if images.source.checksum != spec.data_checksum:
         msg = f"data_checksum: {spec.data_checksum}; accepted for {spec.data}: {images.source.checksum}"

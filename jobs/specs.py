@@ -67,10 +67,10 @@ class RunSpec(Settings):
         return ()
 
 
-class DataRunSpec(RunSpec):
-    """Base of the kinds that read a data set; its checksum is part of the spec, so other bytes make another hash."""
+class MaybeDataRunSpec(RunSpec):
+    """Base of the kinds that may read a data set; its checksum is part of the spec, so other bytes make another hash."""
 
-    data: DataName
+    data: DataName | None
     """Data set."""
     data_checksum: str = ""
     """Names the exact content; filled in when it is left out."""
@@ -90,6 +90,13 @@ class DataRunSpec(RunSpec):
             msg = f"{given!r} is not the content of {data}; accepted: {SOURCES[data].checksum}"
             raise refusal(msg)
         return given
+
+
+class DataRunSpec(MaybeDataRunSpec):
+    """Base of the kinds that always read a data set."""
+
+    data: DataName
+    """Data set."""
 
 
 class StudySpec(Settings):

@@ -1,28 +1,23 @@
 """Linear mode connectivity (Lim et al. 2024, section 4.1), for any form of network: one study for each row of table 1.
 
-Each treatment trains 2 * pairs networks from the same seeds; paths join disjoint pairs. Git Re-Basin aligns the
-standard networks' pairs.
+Each treatment trains 2 * pairs networks from the same seeds; paths join disjoint pairs. Git Re-Basin, and other methods
+where they are asked for, align the standard networks' pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import ClassVar
 
 import pyarrow as pa
 from pydantic import Field
 
 from jobs.headline import Headline, Rows
-from jobs.kinds import align, interpolate, train
-from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
+from jobs.kinds import interpolate, train
+from jobs.specs import PlannedRun, RunSpec, spec_hash
 from jobs.studies import lmc_results
-from jobs.studies.compared import TrainedSpec
-
-TreatmentName = Literal["standard", "rebasin", "sigma", "w", "w0", "syre", "asym_init", "fixed_biases"]
-ALL: tuple[TreatmentName, ...] = get_args(TreatmentName)
-PAPERS: tuple[TreatmentName, ...] = ("standard", "rebasin", "sigma", "w")
-"""Those that the paper compares."""
+from jobs.studies.aligned import AlignedSpec
 
 
 @dataclass(frozen=True)
@@ -35,15 +30,11 @@ class PaperRow:
     """Midpoint test-loss barriers by treatment, mean and spread over at least 5 pairs (nats)."""
 
 
-class LMCSpec(TrainedSpec):
+class LMCSpec(AlignedSpec):
     """Base of the rows; each has its network, and the paper's row that its preset "paper" repeats."""
 
     paper: ClassVar[PaperRow]
 
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
-    restarts: int = Field(default=1, ge=1, le=1000)
-    """Git Re-Basin's ascents, of which the best is kept; the paper uses one."""
     pairs: int = Field(default=5, ge=1, le=1000)
     """Disjoint pairs of networks per treatment; each needs two networks."""
     points: interpolate.Points = 25
@@ -62,19 +53,15 @@ def expand(spec: LMCSpec) -> list[PlannedRun]:
 def _block(spec: LMCSpec, block: int) -> Iterator[PlannedRun]:
     """All treatments' runs of one block of pairs."""
     for name in spec.treatment_settings():
-        aligned = name == "standard" and "rebasin" in spec.treatments
-        if name not in spec.treatments and not aligned:
+        if not spec.trains(name):
             continue
         trained = _train(spec, block, name)
         yield PlannedRun(f"{name}/train/{block}", trained)
         if name in spec.treatments:
             yield PlannedRun(f"{name}/path/{block}", _path(spec, trained))
-        if aligned:
-            matched = align.Spec(
-                source=spec_hash(trained), pairs=_pairs(trained), restarts=spec.restarts, seed=spec.seed
-            )
-            yield PlannedRun(f"rebasin/align/{block}", matched)
-            yield PlannedRun(f"rebasin/path/{block}", _path(spec, trained, matched))
+        for made, matched in spec.aligned(name, trained, _pairs(trained)).items():
+            yield PlannedRun(f"{made}/align/{block}", matched)
+            yield PlannedRun(f"{made}/path/{block}", _path(spec, trained, matched))
 
 
 def _train(spec: LMCSpec, block: int, name: str) -> train.Spec:

@@ -21,6 +21,11 @@ from symcore.metrics import Array, barrier_maximum, barrier_midpoint
 LABELS = {
     "standard": "Standard",
     "rebasin": "Git Re-Basin",
+    "rebasin_unsigned": "Git Re-Basin, unsigned",
+    "activations": "Activation matching",
+    "straight_through": "Straight-through",
+    "sinkhorn": "Sinkhorn re-basin",
+    "cycle": "Cycle-consistent",
     "sigma": "σ-Asymmetric",
     "w": "W-Asymmetric",
     "w0": "W, κ = 0",

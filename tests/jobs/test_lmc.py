@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from jobs import planning, registry
 from jobs.kinds import interpolate, train
 from jobs.specs import RunSpec, spec_hash
-from jobs.studies import lmc, lmc_recipe, lmc_resnet20, lmc_resnet20x8, lmc_results
+from jobs.studies import aligned, lmc, lmc_recipe, lmc_resnet20, lmc_resnet20x8, lmc_results
+from symcore.align.weights import WeightMatching
 from symcore.networks.resnet import ResNetSpec
 from symcore.training import TrainingSpec
 from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
@@ -63,14 +64,14 @@ def test_each_treatment_trains_two_networks_a_pair_from_the_same_seeds() -> None
 
 
 def test_controls_share_seeds_masks_and_settings_with_what_they_control() -> None:
-    planned = roles(lmc.Spec(treatments=lmc_recipe.ALL, w=WAsymmetric(n_fix=(4, 8, 8, 32)), mask_seed=2))
+    planned = roles(lmc.Spec(treatments=aligned.ALL, w=WAsymmetric(n_fix=(4, 8, 8, 32)), mask_seed=2))
     trained = {name: planned[f"{name}/train/0"] for name in ("w", "w0", "asym_init", "syre", "fixed_biases")}
     assert len({run.seeds for run in trained.values()}) == 1
     assert {run.mask_seeds for run in trained.values()} == {(20_000,)}
     assert trained["w0"].treatment == WAsymmetric(n_fix=(4, 8, 8, 32), kappa=(0, 0, 0, 0))
     assert trained["asym_init"].treatment == AsymmetricInit(n_fix=(4, 8, 8, 32))
     assert (trained["syre"].treatment, trained["fixed_biases"].treatment) == (Syre(), FixedBiases())
-    assert len({spec_hash(run) for run in planned.values()}) == 2 * len(lmc_recipe.ALL)
+    assert len({spec_hash(run) for run in planned.values()}) == 2 * len(aligned.ALL)
 
 
 def test_the_controls_repeat_the_papers_networks_and_search_longer() -> None:
@@ -94,6 +95,22 @@ def test_rebasin_permutes_the_standard_networks_themselves() -> None:
     assert list(alone) == ["standard/train/0", "rebasin/align/0", "rebasin/path/0"]
 
 
+def test_each_method_of_alignment_is_a_row_of_the_same_networks() -> None:
+    plain, spec = roles(lmc.Spec()), lmc.Spec(treatments=aligned.ALL, restarts=3)
+    planned = roles(spec)
+    assert planned["rebasin/align/0"].method == WeightMatching(restarts=3)
+    assert planned["rebasin_unsigned/align/0"].method == WeightMatching(restarts=3, signs=False)
+    made = [name for name in aligned.ALL if f"{name}/align/0" in planned]
+    assert made == list(spec.methods()) == list(aligned.ALL[1:7])
+    for name in made:
+        matched, path = planned[f"{name}/align/0"], planned[f"{name}/path/0"]
+        assert matched.source == path.source == spec_hash(plain["standard/train/0"])
+        assert path.alignment == spec_hash(matched)
+    assert len({spec_hash(planned[f"{name}/align/0"]) for name in made}) == len(made)
+    alone = roles(lmc.Spec(treatments=("sinkhorn",)))
+    assert list(alone) == ["standard/train/0", "sinkhorn/align/0", "sinkhorn/path/0"]
+
+
 def test_masks_are_shared_by_the_study_or_by_a_pair() -> None:
     shared = roles(lmc.Spec(pairs=4, block=2, mask_seed=3))
     assert {shared[f"w/train/{b}"].mask_seeds for b in (0, 1)} == {(30_000,)}
@@ -111,7 +128,7 @@ def test_a_setting_repeats_only_the_runs_that_it_touches() -> None:
     assert touched(w=WAsymmetric(n_fix=(1, 1, 1, 1))) == {"w/train/0", "w/path/0"}
     assert touched(sigma=SigmaAsymmetric(std=1)) == {"sigma/train/0", "sigma/path/0"}
     assert touched(restarts=2) == {"rebasin/align/0", "rebasin/path/0"}
-    assert touched(points=27) == {f"{name}/path/0" for name in lmc_recipe.PAPERS}
+    assert touched(points=27) == {f"{name}/path/0" for name in aligned.PAPERS}
     assert touched(mask_seed=1) == {
         f"{name}/{part}/0" for name in ("sigma", "w") for part in ("train", "path")
     }
@@ -200,7 +217,7 @@ def test_each_row_of_the_paper_has_its_own_numbers() -> None:
         ({"w": {"kappa": [1, 1, 1, -1]}}, ("w", "kappa", 3), "greater than or equal to 0"),
         ({"pairs": 0}, ("pairs",), "greater than or equal to 1"),
         ({"points": 10}, ("points",), "accepted: an odd number from 3"),
-        ({"treatments": []}, ("treatments",), "accepted: one or more of standard, rebasin, sigma, w"),
+        ({"treatments": []}, ("treatments",), "accepted: one or more of standard, rebasin, reb"),
         ({"treatments": ["tna"]}, ("treatments", 0), "'asym_init' or 'fixed_biases'"),
         ({"treatments": ["w0"], "w": {"n_fix": [1, 16, 16, 64]}}, ("w", "n_fix"), "64 ways"),
         ({"treatments": ["asym_init"], "w": {"n_fix": [65, 16, 16, 64]}}, ("w", "n_fix"), "0 to 64"),
