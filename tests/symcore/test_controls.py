@@ -10,7 +10,7 @@ from symcore.data import sources
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.recurrent import RecurrentSpec
 from symcore.networks.resnet import ResNetSpec
-from symcore.population import Design, build
+from symcore.population import Design, build, forward, load, save
 from symcore.symmetry.automorphisms import coloured_graph, find
 from symcore.symmetry.inspector import changes
 from symcore.training import Trainer, TrainingSpec, fit
@@ -118,6 +118,21 @@ def test_an_asymmetric_start_is_the_w_asymmetric_networks_and_has_nothing_fixed(
     for parameter, weights in w.effective().items():
         assert torch.equal(start.effective()[parameter], weights)
         assert torch.equal(start.select([1]).effective()[parameter][0], weights[1])
+
+
+@EACH
+@pytest.mark.parametrize("treatment", [AsymmetricInit(), Syre(), FixedBiases()], ids=lambda t: t.kind)
+def test_networks_come_back_from_a_file_and_as_bound_modules(name, treatment, tmp_path):
+    several, x = population(name, treatment), torch.randn(3, 8, 8)
+    save(several, tmp_path / "weights.safetensors")
+    back = load(tmp_path / "weights.safetensors")
+    logits = forward(several, x)
+    assert torch.equal(forward(back, x), logits)
+    module = NETWORKS[name].build((8, 8), 10)
+    module.load_state_dict({n: p[1] for n, p in several.parameters.items()})
+    if several.asymmetry:
+        asymmetry.bind(module, several.asymmetry)
+    torch.testing.assert_close(module(x), logits[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mlp", "resnet", "rnn"])
