@@ -30,6 +30,9 @@ class Treatment:
 TREATMENTS = {
     "standard": Treatment("Standard", "Standard", "#7A7F87", "#5A5F67", "#B3B8C0"),
     "rebasin": Treatment("Git Re-Basin", "Git Re-Basin", "#0072B2", "#0068A3", "#5CB1E8"),
+    "rebasin_repair": Treatment(
+        "Git Re-Basin + REPAIR", "Git Re-Basin + REPAIR", "#C0392B", "#A93226", "#EF8A80"
+    ),
     "sigma": Treatment("σ-Asymmetric", r"$\sigma$-Asymmetric", "#E69F00", "#8A5E00", "#F0B840"),
     "w": Treatment("W-Asymmetric", "W-Asymmetric", "#009E73", "#00704F", "#2FC79A"),
     "w0": Treatment("W, κ = 0", r"W, $\kappa = 0$", "#56B4E9", "#1A6F9F", "#8ACDF5"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, Self
 
@@ -67,11 +68,11 @@ class Spec(DataRunSpec):
     """Parts of the data set that every point is evaluated on."""
     precision: Precision = "float32"
     """Arithmetic of matrix products."""
-    repair: bool = False
+    repair: bool = Field(default=False, exclude_if=operator.not_)
     """Scale and shift what hidden maps put out at each point, so that its mean and spread over training images are those on the line between the ends' (REPAIR, Jordan et al. 2023)."""
-    repair_images: int = Field(default=2_000, ge=2, le=100_000)
+    repair_images: int = Field(default=2_000, ge=2, le=100_000, exclude_if=lambda n: n == 2_000)
     """Training images over which REPAIR takes mean and spread, all at once; of a smaller data set all."""
-    temperature: bool = False
+    temperature: bool = Field(default=False, exclude_if=operator.not_)
     """Also record the loss at each point's best softmax temperature, fitted on val images; where there are none, on the other half of the test images."""
 
     @model_validator(mode="after")

@@ -19,10 +19,14 @@ from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import lmc_results
 from jobs.studies.compared import TrainedSpec
 
-TreatmentName = Literal["standard", "rebasin", "sigma", "w", "w0", "syre", "asym_init", "fixed_biases"]
+TreatmentName = Literal[
+    "standard", "rebasin", "rebasin_repair", "sigma", "w", "w0", "syre", "asym_init", "fixed_biases"
+]
 ALL: tuple[TreatmentName, ...] = get_args(TreatmentName)
 PAPERS: tuple[TreatmentName, ...] = ("standard", "rebasin", "sigma", "w")
 """Those that the paper compares."""
+ALIGNED = frozenset({"rebasin", "rebasin_repair"})
+"""Those that are made of the standard networks by alignment."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class LMCSpec(TrainedSpec):
     paper: ClassVar[PaperRow]
 
     treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; aligned ones whose points are repaired (REPAIR); W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     restarts: int = Field(default=1, ge=1, le=1000)
     """Git Re-Basin's ascents, of which the best is kept; the paper uses one."""
     pairs: int = Field(default=5, ge=1, le=1000)
@@ -52,6 +56,8 @@ class LMCSpec(TrainedSpec):
     """Draw masks, what is fixed and gates anew for each pair; otherwise all networks of a treatment share them."""
     block: int = Field(default=5, ge=1, le=1000)
     """Pairs trained together as one run; raising `pairs` later reuses the full blocks."""
+    temperature: bool = False
+    """Also measure the loss at each point's best softmax temperature."""
 
 
 def expand(spec: LMCSpec) -> list[PlannedRun]:
@@ -62,7 +68,7 @@ def expand(spec: LMCSpec) -> list[PlannedRun]:
 def _block(spec: LMCSpec, block: int) -> Iterator[PlannedRun]:
     """All treatments' runs of one block of pairs."""
     for name in spec.treatment_settings():
-        aligned = name == "standard" and "rebasin" in spec.treatments
+        aligned = name == "standard" and not ALIGNED.isdisjoint(spec.treatments)
         if name not in spec.treatments and not aligned:
             continue
         trained = _train(spec, block, name)
@@ -74,7 +80,10 @@ def _block(spec: LMCSpec, block: int) -> Iterator[PlannedRun]:
                 source=spec_hash(trained), pairs=_pairs(trained), restarts=spec.restarts, seed=spec.seed
             )
             yield PlannedRun(f"rebasin/align/{block}", matched)
-            yield PlannedRun(f"rebasin/path/{block}", _path(spec, trained, matched))
+            for repair, aligned_name in enumerate(("rebasin", "rebasin_repair")):
+                if aligned_name in spec.treatments:
+                    path = _path(spec, trained, matched, repair=bool(repair))
+                    yield PlannedRun(f"{aligned_name}/path/{block}", path)
 
 
 def _train(spec: LMCSpec, block: int, name: str) -> train.Spec:
@@ -87,7 +96,9 @@ def _pairs(trained: train.Spec) -> tuple[tuple[int, int], ...]:
     return tuple((first, first + 1) for first in range(0, len(trained.seeds), 2))
 
 
-def _path(spec: LMCSpec, trained: train.Spec, matched: RunSpec | None = None) -> interpolate.Spec:
+def _path(
+    spec: LMCSpec, trained: train.Spec, matched: RunSpec | None = None, *, repair: bool = False
+) -> interpolate.Spec:
     return interpolate.Spec(
         data=spec.data,
         source=spec_hash(trained),
@@ -95,10 +106,12 @@ def _path(spec: LMCSpec, trained: train.Spec, matched: RunSpec | None = None) ->
         pairs=_pairs(trained),
         points=spec.points,
         precision=spec.precision,
+        repair=repair,
+        temperature=spec.temperature,
     )
 
 
-RECORDS = ("path_point",)
+RECORDS = ("path_point", "path_calibrated")
 MEASURED_BY_PAPER = ("data", "network", "training", "sigma_learning_rate", "w", "sigma")
 """Settings that must be the paper's for its numbers to compare; the others change which pairs, or how exactly."""
 
@@ -111,10 +124,10 @@ def results(
     Args:
         spec: the study.
         roles: the run that plays each role.
-        tables: "path_point" with a `run` column.
+        tables: "path_point" and "path_calibrated" with a `run` column.
         paper: the paper's settings; its numbers stand beside those that are measured with them.
     """
-    paths = lmc_results.paths(tables["path_point"], roles, spec.block)
+    paths = lmc_results.paths(tables["path_point"], roles, spec.block, tables.get("path_calibrated"))
     comparable = all(getattr(spec, name) == getattr(paper, name) for name in MEASURED_BY_PAPER)
     return {
         "summary": lmc_results.summary(paths, spec.paper.barriers if comparable else {}),
