@@ -377,3 +377,26 @@ def test_rows_in_any_order_give_the_same_results() -> None:
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
     found = [lmc.results(lmc.Spec(), {"sigma/path/0": "r"}, {"path_point": t}) for t in (table, shuffled)]
     assert found[0] == found[1]
+
+
+def test_repair_is_a_path_beside_that_of_git_rebasin_on_the_same_alignment() -> None:
+    planned = roles(lmc.Spec(treatments=("rebasin", "rebasin_repair"), temperature=True))
+    assert set(planned) == {
+        "standard/train/0", "rebasin/align/0", "rebasin/path/0", "rebasin_repair/path/0",
+    }  # fmt: skip
+    plain, repaired = planned["rebasin/path/0"], planned["rebasin_repair/path/0"]
+    assert repaired == plain.model_copy(update={"repair": True})
+    assert plain.temperature
+    alone = roles(lmc.Spec(treatments=("rebasin_repair",)))
+    assert set(alone) == {"standard/train/0", "rebasin/align/0", "rebasin_repair/path/0"}
+
+
+def test_losses_at_fitted_temperatures_are_a_quantity_of_their_own() -> None:
+    plain = points("r", {"test": [tent(1, 2, 3)], "train": [tent(1, 2, 3)]})
+    best = points("r", {"test": [tent(1, 1, 0.5)], "train": [tent(1, 1, 0.5)]}).drop(["accuracy"])
+    tables = {"path_point": plain, "path_calibrated": best}
+    found = lmc.results(lmc.Spec(), {"w/path/0": "r"}, tables)
+    barriers = {row["quantity"]: row["barrier_midpoint"] for row in rows(found, "summary", split="test")}
+    assert barriers == pytest.approx({"loss": 3, "accuracy": 0.3, "calibrated loss": 0.5})
+    without = lmc.results(lmc.Spec(), {"w/path/0": "r"}, {"path_point": plain})
+    assert {row["quantity"] for row in rows(without, "summary")} == {"loss", "accuracy"}
