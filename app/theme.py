@@ -30,6 +30,7 @@ class Treatment:
 TREATMENTS = {
     "standard": Treatment("Standard", "Standard", "#7A7F87", "#5A5F67", "#B3B8C0"),
     "rebasin": Treatment("Git Re-Basin", "Git Re-Basin", "#0072B2", "#0068A3", "#5CB1E8"),
+    "rebasin_repair": Treatment("Re-Basin + REPAIR", "Re-Basin + REPAIR", "#C0392B", "#A93226", "#EF8A80"),
     "rebasin_unsigned": Treatment(
         "Git Re-Basin, unsigned", "Git Re-Basin, unsigned", "#4F86C6", "#2F62A0", "#8DB6EA"
     ),

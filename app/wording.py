@@ -9,6 +9,7 @@ from typing import Any
 from app.charts.quantities import QUANTITIES
 from jobs import registry
 from symcore.data.sources import SOURCES
+from symcore.networks import registered
 
 
 def duration(seconds: float | None) -> str:
@@ -52,11 +53,13 @@ def count(number: int, noun: str) -> str:
 
 
 def network(spec: Mapping[str, Any], data: str) -> str:
-    """A network by its size: "MLP 64-128-128-128-10", "ResNet20, width 1", "GRU 64", "GNN 1433-256-256-7"."""
+    """A network by its size: "MLP 64-128-128-128-10", "ResNet20, width 1", "GRU 64", "GNN 1433-256-256-7"; a person's own by its title."""
     if spec["kind"] == "recurrent":
         return f"{spec['cell'].upper()} {spec['width']}"
     if spec["kind"] == "resnet":
         return f"ResNet{spec['depth']}, width {spec['width']:g}"
+    if spec["kind"] == "registered":
+        return registered.title(spec["name"])
     if spec["kind"] not in {"mlp", "gnn"} or data not in SOURCES:
         return str(spec["kind"])
     source = SOURCES[data]
@@ -77,7 +80,7 @@ def study_title(title: str, spec: Mapping[str, Any]) -> str:
     if title:
         return title
     if spec["kind"] in registry.kinds():
-        run = registry.run_spec(spec)
+        run = registry.run_spec(spec, stored=True)
         return registry.kind_of(run).title(run)
     if "data" in spec and "network" in spec:
         return f"{data_title(spec['data'])}, {network(spec['network'], spec['data'])}"

@@ -19,8 +19,10 @@ from symcore import asymmetry
 from symcore.controls import hidden_biases
 from symcore.data.sources import SOURCES
 from symcore.figlu import activations
+from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.shapes import layers, output_shapes
+from symcore.population import Design, build, forward
 from symcore.settings import Settings
 from symcore.treatments import FixedBiases, Masks, SigmaAsymmetric, Treatment
 
@@ -59,6 +61,12 @@ def check_treatment(
     Raises:
         ValidationError: pointing at the network's or the treatment's field, with what is accepted.
     """
+    if isinstance(network, RegisteredSpec):
+        network = network.pinned()
+        try:
+            _check_own(network, data, treatment)
+        except ValueError as error:
+            raise field_error(model, ("network",), network.name, str(error)) from error
     try:
         module = blueprint(network, data)
     except ValueError as error:
@@ -77,6 +85,29 @@ def check_treatment(
     except ValueError as error:
         name = str(error).partition(":")[0]
         raise field_error(model, (*at, name), getattr(treatment, name, None), str(error)) from error
+
+
+@lru_cache(maxsize=64)
+def _check_own(network: RegisteredSpec, data: str, treatment: Treatment) -> None:
+    """Builds a person's own network, and with FiGLU calls it: its layers may share one activation.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    blueprint(network, data)
+    if not isinstance(treatment, SigmaAsymmetric):
+        return
+    source = SOURCES[data]
+    gated = build(Design(network, treatment, source.input_shape, source.classes, seeds=(0,)))
+    try:
+        forward(gated, torch.zeros(2, *source.input_shape))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        msg = (
+            f"network {network.name!r}: it cannot be called with FiGLU for activations ({reason}); accepted: an "
+            "activation module of its own for each layer"
+        )
+        raise ValueError(msg) from error
 
 
 @dataclass(frozen=True)

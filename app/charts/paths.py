@@ -11,7 +11,7 @@ import pandas as pd
 
 from app import theme
 from app.charts import labels
-from app.charts.quantities import LOSS, Quantity
+from app.charts.quantities import ACCURACY, Quantity
 
 HEIGHT = 400
 """Pixels of a chart."""
@@ -46,7 +46,7 @@ def domain(points: pd.DataFrame, quantity: Quantity) -> tuple[float, float]:
     """One vertical scale for all treatments: loss from zero, accuracy up to 100 %, with room for the labels."""
     values = points["value"].dropna()
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    if quantity is LOSS:
+    if quantity is not ACCURACY:
         return min(0.0, low), high * 1.08 or 1.0
     room = max(100.0 - low, 0.5) * 0.05
     return low - room, 100.0 + room

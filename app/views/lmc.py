@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import parts, queries
 from app.charts import paths, tables
-from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
+from app.charts.quantities import ACCURACY, CALIBRATED, LOSS, QUANTITIES, Quantity
 from jobs import registry
 
 Results = Mapping[str, pa.Table]
@@ -34,7 +34,8 @@ class Chosen:
 
 def draw(study: Mapping[str, Any], results: Results) -> None:
     """The view, with a dash or a placeholder for what is not there yet."""
-    spec, chosen = study["spec"], controls()
+    spec = study["spec"]
+    chosen = controls(calibrated=spec.get("temperature", False))
     cards = tables.cards(
         spec["treatments"],
         results["summary"].to_pandas(),
@@ -85,13 +86,14 @@ def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, 
     }
 
 
-def controls() -> Chosen:
+def controls(*, calibrated: bool = False) -> Chosen:
     """What people choose of the results; the address keeps it."""
+    quantities = QUANTITIES | ({CALIBRATED.key: CALIBRATED} if calibrated else {})
     with st.container(horizontal=True, gap="medium"):
         split = parts.choice("Images", "split", ["test", "train"])
-        quantity = parts.choice("Quantity", "quantity", list(QUANTITIES))
+        quantity = parts.choice("Quantity", "quantity", list(quantities))
         which = parts.choice("Barrier", "barrier", ["midpoint", "maximum"])
-    return Chosen(QUANTITIES[quantity], split, which)
+    return Chosen(quantities[quantity], split, which)
 
 
 def _charts(spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:

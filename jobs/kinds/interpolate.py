@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from jobs.designs import size
+from jobs.designs import field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import aligned, check_members, dataset, population
 from jobs.job import Job
 from jobs.kinds.align import check_alignment, check_data, trained_source
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, refusal
+from symcore.align import repair
+from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
-from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
-from symcore.metrics import Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
+from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, fit_temperatures, linear_path
+from symcore.landscape.surfaces import subset
+from symcore.metrics import Array, Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
 from symcore.population import Population
 from symcore.training import Precision, arithmetic
 
@@ -60,6 +64,19 @@ class Spec(DataRunSpec):
     """Parts of the data set that every point is evaluated on."""
     precision: Precision = "float32"
     """Arithmetic of matrix products."""
+    repair: bool = Field(default=False, exclude_if=operator.not_)
+    """Scale and shift what hidden maps put out at each point, so that its mean and spread over training images are those on the line between the ends' (REPAIR, Jordan et al. 2023)."""
+    repair_images: int = Field(default=2_000, ge=2, le=100_000, exclude_if=lambda n: n == 2_000)
+    """Training images over which REPAIR takes mean and spread, all at once; of a smaller data set all."""
+    temperature: bool = Field(default=False, exclude_if=operator.not_)
+    """Also record the loss at each point's best softmax temperature, fitted on val images; where there are none, on the other half of the test images."""
+
+    @model_validator(mode="after")
+    def _repairs_images(self) -> Self:
+        if self.repair and SOURCES[self.data].nodes:
+            msg = f"true, and {self.data} is a graph; accepted: false, or a data set of images"
+            raise field_error(Spec, ("repair",), self.repair, msg)
+        return self
 
     def inputs(self) -> tuple[SpecHash, ...]:
         """The train run, and the align run if there is one."""
@@ -75,7 +92,16 @@ TABLES = {
             pa.field("loss", pa.float64(), nullable=False),  # mean cross-entropy, nats
             pa.field("accuracy", pa.float64(), nullable=False),  # 0 to 1
         ]
-    )
+    ),
+    "path_calibrated": pa.schema(
+        [
+            pa.field("pair", pa.int16(), nullable=False),
+            pa.field("alpha", pa.float64(), nullable=False),
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("temperature", pa.float64(), nullable=False),  # what logits are divided by
+            pa.field("loss", pa.float64(), nullable=False),  # at that temperature, nats
+        ]
+    ),
 }
 
 
@@ -98,20 +124,25 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
 def title(spec: Spec) -> str:
     """How many paths of how many points."""
     aligned = " aligned" if spec.alignment else ""
-    return f"Evaluate {len(spec.pairs)}{aligned} paths of {spec.points} points on {spec.data}"
+    repaired = " repaired" if spec.repair else ""
+    return f"Evaluate {len(spec.pairs)}{aligned}{repaired} paths of {spec.points} points on {spec.data}"
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """One forward pass per point and image."""
+    """One forward pass per point and image, those of REPAIR and of temperatures among them."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
-    images = sum(SOURCES[spec.data].rows(split) for split in spec.splits)
+    data = SOURCES[spec.data]
+    images = sum(data.rows(split) for split in spec.splits)
+    repairing = min(spec.repair_images, data.rows("train")) if spec.repair else 0
+    images += repairing
+    images += data.rows(_calibrating(spec)) if spec.temperature else 0
     networks = len(spec.pairs) * spec.points
     at_once, rows = min(networks, PATHS_AT_ONCE["cpu"]), rows_at_once("cpu", one.largest)
     return Estimate(
         flop=float(one.forward_flop) * networks * images,
-        bytes_memory=4 * (2 * at_once * one.parameters + 4 * rows * one.activations),
+        bytes_memory=4 * (2 * at_once * one.parameters + 4 * max(rows, repairing) * one.activations),
         steps=-(-networks * images // rows),
     )
 
@@ -131,34 +162,73 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     a = {name: p[firsts] for name, p in effective.items()}
     b = aligned({name: p[seconds] for name, p in effective.items()}, spec.alignment, trained, job)
     buffers = {name: v[firsts] if trained.stacked else v for name, v in trained.buffers.items()}
-    evaluator = Evaluator(
-        trained.network,
-        images,
-        stacked_buffers=trained.stacked,
-        in_bfloat16=spec.precision == "bfloat16",
-        on_chunk=job.pause_point,
-    )
-    positions = alphas(spec.points)
-    paths: dict[str, PathPoints] = {}
+    positions, steps = alphas(spec.points), _steps(spec, job)
+    network, corrections = trained.network, Parameters()
     with arithmetic(spec.precision):
-        for index, split in enumerate(spec.splits):
-            on_pairs = _watch(spec, job, index)
-            on_pairs(0)
-            paths[split] = linear_path(evaluator, a, b, buffers, split, positions, on_pairs)
+        if spec.repair:
+            seen = subset(images, "train", spec.repair_images, seed=0)
+            x = images.normalise(seen.splits["train"].images)
+            on_points, stacked = steps("repair", spec.points), trained.stacked
+            corrections = repair.estimate(
+                network, a, b, buffers, x, positions, stacked_buffers=stacked, on_points=on_points
+            )
+            network = repair.repairable(network, x[:2])
+        evaluator = Evaluator(
+            network,
+            images,
+            stacked_buffers=trained.stacked,
+            in_bfloat16=spec.precision == "bfloat16"
+            and not spec.repair,  # interleaved maps have no corrections
+            on_chunk=job.pause_point,
+        )
+        sharpness = None
+        if spec.temperature:
+            split = _calibrating(spec)
+            on_pairs, folds = steps("temperature"), 1 if split == "val" else 2
+            sharpness = fit_temperatures(
+                evaluator, a, b, buffers, split, positions, on_pairs, corrections=corrections, folds=folds,
+                on_step=job.pause_point,
+            )  # fmt: skip
+        paths: dict[str, PathPoints] = {
+            split: linear_path(
+                evaluator,
+                a,
+                b,
+                buffers,
+                split,
+                positions,
+                steps(split),
+                corrections=corrections,
+                sharpness=sharpness,
+            )
+            for split in spec.splits
+        }
     for name, path in paths.items():
         _record(job, name, path, spec.points)
+        _record_calibrated(job, name, path, sharpness)
     return _summary(paths)
 
 
-def _watch(spec: Spec, job: Job, index: int) -> Callable[[int], None]:
-    """Reports the pairs done on the split at `index` of the spec's, and stops where that is asked for."""
+def _calibrating(spec: Spec) -> str:
+    """The split that temperatures are fitted on. On training images, all classified rightly, most have no best one."""
+    return "val" if "val" in SOURCES[spec.data].sizes else "test"
+
+
+def _steps(spec: Spec, job: Job) -> Callable[..., Callable[[int], None]]:
+    """Begins one step of the run after another; each reports how many pairs it has done and stops where asked to."""
+    order = [*["repair"] * spec.repair, *["temperature"] * spec.temperature, *spec.splits]
     pairs = len(spec.pairs)
 
-    def on_pairs(done: int) -> None:
-        job.progress(index * pairs + done, len(spec.splits) * pairs, f"{spec.splits[index]} split")
-        job.pause_point()
+    def begin(step: str, parts: int = 1) -> Callable[[int], None]:
+        def on_parts(done: int) -> None:
+            note = f"{step} split" if step in spec.splits else step
+            job.progress(order.index(step) * pairs + done / parts, len(order) * pairs, note)
+            job.pause_point()
 
-    return on_pairs
+        on_parts(0)
+        return on_parts
+
+    return begin
 
 
 def _check_buffers(spec: Spec, trained: Population) -> None:
@@ -186,6 +256,21 @@ def _record(job: Job, split: str, path: PathPoints, points: int) -> None:
     )
 
 
+def _record_calibrated(job: Job, split: str, path: PathPoints, sharpness: Array | None) -> None:
+    """The loss at each point's temperature; of two temperatures, one for each half of the images, the geometric mean."""
+    if path.calibrated is None or sharpness is None:
+        return
+    pairs, points = path.calibrated.shape
+    job.emit(
+        "path_calibrated",
+        pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
+        alpha=np.tile(alphas(points), pairs),
+        split=[split] * path.calibrated.size,
+        temperature=np.exp(-np.log(sharpness).mean(-1)).ravel(),
+        loss=path.calibrated.ravel(),
+    )
+
+
 def _summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
     """Barriers in loss as means over pairs."""
     summary = {}
@@ -193,4 +278,8 @@ def _summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
         positions = alphas(path.loss.shape[1])
         summary[f"{split}/barrier at midpoint"] = float(barrier_midpoint(path.loss).mean())
         summary[f"{split}/barrier maximum"] = float(barrier_maximum(path.loss, positions).mean())
+        if path.calibrated is not None:
+            summary[f"{split}/calibrated barrier at midpoint"] = float(
+                barrier_midpoint(path.calibrated).mean()
+            )
     return summary

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 from safetensors import SafetensorError, safe_open
 
 from jobs.designs import check_treatment, field_error, size
@@ -23,6 +23,7 @@ from symcore.data.sources import SOURCES, Dataset
 from symcore.metrics import Array, Evaluator
 from symcore.networks.registry import NetworkSpec
 from symcore.population import Design, Population, build, save
+from symcore.settings import is_stored
 from symcore.training import Hooks, Precision, Trainer, TrainingSpec, arithmetic, fit
 from symcore.treatments import Standard, Treatment
 
@@ -51,7 +52,7 @@ class Spec(DataRunSpec):
     """Record the accuracy on all training images after each epoch too; it takes about a quarter more time."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self, info: ValidationInfo) -> Self:
         if len(set(self.seeds)) != len(self.seeds):
             msg = f"seeds: {list(self.seeds)} holds a seed twice; accepted: each seed once"
             raise field_error(Spec, ("seeds",), self.seeds, msg)
@@ -59,7 +60,8 @@ class Spec(DataRunSpec):
         if len(self.mask_seeds) not in accepted:
             msg = f"mask_seeds: got {len(self.mask_seeds)}; accepted: {' or '.join(map(str, dict.fromkeys(accepted)))}"
             raise field_error(Spec, ("mask_seeds",), self.mask_seeds, msg)
-        check_treatment(Spec, ("treatment",), self.network, self.data, self.treatment)
+        if not is_stored(info):
+            check_treatment(Spec, ("treatment",), self.network, self.data, self.treatment)
         if SOURCES[self.data].nodes and self.training.augment != "none":
             msg = f"{self.training.augment} changes images, and {self.data} is a graph; accepted: none"
             raise field_error(Spec, ("training", "augment"), self.training.augment, msg)

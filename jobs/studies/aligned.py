@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from jobs.kinds import align, train
-from jobs.specs import Pairs, in_order, spec_hash
+from jobs.specs import Pairs, spec_hash
 from jobs.studies.compared import TrainedSpec
 from symcore.align.activations import ActivationMatching
 from symcore.align.cycle import CycleConsistent
@@ -39,8 +39,6 @@ PAPERS: tuple[TreatmentName, ...] = ("standard", "rebasin", "sigma", "w")
 class AlignedSpec(TrainedSpec):
     """Base of such studies; of the methods those are used that `treatments` names."""
 
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; standard ones aligned without sign flips (rebasin_unsigned), by activation matching, straight-through estimation, Sinkhorn re-basin, or into one order for all (cycle); W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     restarts: int = Field(default=1, ge=1, le=1000)
     """Git Re-Basin's ascents, of which the best is kept; the paper uses one."""
     activations: ActivationMatching = ActivationMatching()

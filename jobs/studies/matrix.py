@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from jobs.headline import Headline, Rows
 from jobs.kinds import interpolate, train
-from jobs.specs import PlannedRun, RunSpec, spec_hash
+from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import lmc_results
-from jobs.studies.aligned import AlignedSpec
+from jobs.studies.aligned import ALL, PAPERS, AlignedSpec, TreatmentName
 from symcore.networks.mlp import MLPSpec
 from symcore.training import TrainingSpec
 from symcore.treatments import SigmaAsymmetric, WAsymmetric
@@ -30,6 +30,8 @@ class Spec(AlignedSpec):
     order: ClassVar[int] = 1
 
     kind: Literal["matrix"] = "matrix"
+    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; standard ones aligned without sign flips (rebasin_unsigned), by activation matching, straight-through estimation, Sinkhorn re-basin, or into one order for all (cycle); W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     networks: int = Field(default=6, ge=2, le=30)
     """Networks per treatment; every pair of them is joined by a path."""
     points: interpolate.Points = 25

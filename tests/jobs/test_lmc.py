@@ -71,7 +71,9 @@ def test_controls_share_seeds_masks_and_settings_with_what_they_control() -> Non
     assert trained["w0"].treatment == WAsymmetric(n_fix=(4, 8, 8, 32), kappa=(0, 0, 0, 0))
     assert trained["asym_init"].treatment == AsymmetricInit(n_fix=(4, 8, 8, 32))
     assert (trained["syre"].treatment, trained["fixed_biases"].treatment) == (Syre(), FixedBiases())
-    assert len({spec_hash(run) for run in planned.values()}) == 2 * len(aligned.ALL)
+    assert (
+        len({spec_hash(run) for run in planned.values()}) == 2 * len(lmc_recipe.ALL) - 1
+    )  # REPAIR has the alignment of Git Re-Basin
 
 
 def test_the_controls_repeat_the_papers_networks_and_search_longer() -> None:
@@ -217,7 +219,7 @@ def test_each_row_of_the_paper_has_its_own_numbers() -> None:
         ({"w": {"kappa": [1, 1, 1, -1]}}, ("w", "kappa", 3), "greater than or equal to 0"),
         ({"pairs": 0}, ("pairs",), "greater than or equal to 1"),
         ({"points": 10}, ("points",), "accepted: an odd number from 3"),
-        ({"treatments": []}, ("treatments",), "accepted: one or more of standard, rebasin, reb"),
+        ({"treatments": []}, ("treatments",), "accepted: one or more of standard, rebasin, rebasin_repair"),
         ({"treatments": ["tna"]}, ("treatments", 0), "'asym_init' or 'fixed_biases'"),
         ({"treatments": ["w0"], "w": {"n_fix": [1, 16, 16, 64]}}, ("w", "n_fix"), "64 ways"),
         ({"treatments": ["asym_init"], "w": {"n_fix": [65, 16, 16, 64]}}, ("w", "n_fix"), "0 to 64"),
@@ -388,3 +390,26 @@ def test_rows_in_any_order_give_the_same_results() -> None:
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
     found = [lmc.results(lmc.Spec(), {"sigma/path/0": "r"}, {"path_point": t}) for t in (table, shuffled)]
     assert found[0] == found[1]
+
+
+def test_repair_is_a_path_beside_that_of_git_rebasin_on_the_same_alignment() -> None:
+    planned = roles(lmc.Spec(treatments=("rebasin", "rebasin_repair"), temperature=True))
+    assert set(planned) == {
+        "standard/train/0", "rebasin/align/0", "rebasin/path/0", "rebasin_repair/path/0",
+    }  # fmt: skip
+    plain, repaired = planned["rebasin/path/0"], planned["rebasin_repair/path/0"]
+    assert repaired == plain.model_copy(update={"repair": True})
+    assert plain.temperature
+    alone = roles(lmc.Spec(treatments=("rebasin_repair",)))
+    assert set(alone) == {"standard/train/0", "rebasin/align/0", "rebasin_repair/path/0"}
+
+
+def test_losses_at_fitted_temperatures_are_a_quantity_of_their_own() -> None:
+    plain = points("r", {"test": [tent(1, 2, 3)], "train": [tent(1, 2, 3)]})
+    best = points("r", {"test": [tent(1, 1, 0.5)], "train": [tent(1, 1, 0.5)]}).drop(["accuracy"])
+    tables = {"path_point": plain, "path_calibrated": best}
+    found = lmc.results(lmc.Spec(), {"w/path/0": "r"}, tables)
+    barriers = {row["quantity"]: row["barrier_midpoint"] for row in rows(found, "summary", split="test")}
+    assert barriers == pytest.approx({"loss": 3, "accuracy": 0.3, "calibrated loss": 0.5})
+    without = lmc.results(lmc.Spec(), {"w/path/0": "r"}, {"path_point": plain})
+    assert {row["quantity"] for row in rows(without, "summary")} == {"loss", "accuracy"}
