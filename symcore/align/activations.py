@@ -6,7 +6,7 @@ appendix E.1, for GNNs) or on their correlations (Li et al. 2016; Ainsworth et a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from symcore.align.matching import Matching, assign, inner_product
 from symcore.align.proof import prove
+from symcore.propagation import Graph
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.features import Features, features
 from symcore.training import StoppedError
@@ -39,8 +40,11 @@ def match(
     batch: int = 256,
     threads: int | None = None,
     stopping: Callable[[], bool] = _never,
+    graph: Graph | tuple[()] = (),
 ) -> Matching:
     """Matches the neurons of each b to those of its a, and proves that permuting b leaves its function as it is.
+
+    BatchNorm takes the statistics of each batch.
 
     Args:
         network: the common form of all networks; its buffers are used, its parameters are not.
@@ -51,6 +55,7 @@ def match(
         batch: images at once; the last ones are left out where fewer remain, unless there are no others.
         threads: for the assignments; none given, as many as torch uses.
         stopping: asked before each batch whether to give up.
+        graph: whose nodes the inputs are, of a network that looks at neighbours; they are one batch.
 
     Raises:
         ValueError: if there is no input.
@@ -61,9 +66,10 @@ def match(
     if not len(inputs):
         msg = "inputs: got none; at least one image is needed"
         raise ValueError(msg)
-    size = min(batch, len(inputs))
-    cut = features(network, inputs[:size])
-    moments = _moments(cut, network, a, b, inputs, size, stopping)
+    size = len(inputs) if graph else min(batch, len(inputs))
+    cut = features(network, (inputs[:size], *graph))
+    batches = [(part, *graph) for part in inputs[: len(inputs) // size * size].split(size)]
+    moments = _moments(cut, network, a, b, batches, stopping)
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
         permutations = {
             name: assign(_product(m) if similarity == "product" else _correlation(m), pool)
@@ -100,18 +106,16 @@ def _moments(
     network: nn.Module,
     a: Tensors,
     b: Tensors,
-    inputs: Tensor,
-    size: int,
+    batches: Sequence[tuple[Tensor, ...]],
     stopping: Callable[[], bool],
 ) -> dict[str, _Moments]:
     """Goes through the inputs batch by batch."""
     buffers = dict(network.named_buffers())
     total: dict[str, _Moments] = {}
-    for first in range(0, len(inputs) - size + 1, size):
+    for inputs in batches:
         if stopping():
             raise StoppedError
-        images = (inputs[first : first + size],)
-        of_a, of_b = cut(a, buffers, images), cut(b, buffers, images)
+        of_a, of_b = cut(a, buffers, inputs), cut(b, buffers, inputs)
         for name, x in of_a.items():
             _add(total, name, x.double(), of_b[name].double())
     return total
