@@ -187,7 +187,8 @@ def test_an_archive_in_the_data_folder_is_unpacked(arxiv, tmp_path: Path) -> Non
     check(sources.load("ogbn-arxiv", tmp_path), arrays)
 
 
-def test_without_it_a_person_is_told_what_to_put_where(arxiv, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("arxiv")
+def test_without_it_a_person_is_told_what_to_put_where(tmp_path: Path) -> None:
     with pytest.raises(DataUnavailableError, match=rf"raw/edge.csv.gz, .* or arxiv.zip into {tmp_path}"):
         sources.load("ogbn-arxiv", tmp_path)
 
@@ -197,7 +198,7 @@ def test_another_graph_under_the_name_is_refused(monkeypatch: pytest.MonkeyPatch
     source = sources.SOURCES["ogbn-arxiv"]
     other = replace(source, read=lambda _: nodes, published=replace(source.published, files={}))
     monkeypatch.setitem(sources.SOURCES, "ogbn-arxiv", other)
-    with pytest.raises(DataUnavailableError, match="ogbn-arxiv: its files hold 3 nodes.*expected 169343"):
+    with pytest.raises(DataUnavailableError, match=r"ogbn-arxiv: its files hold 3 nodes.*expected 169343"):
         sources.load("ogbn-arxiv", tmp_path)
 
 
