@@ -20,6 +20,7 @@ from symcore.data import sources
 from symcore.data.nodes import OUTSIDE
 from symcore.data.sources import Dataset, Split
 from symcore.figlu import FiGLU, replace_activations
+from symcore.landscape.curvature import Hessian
 from symcore.landscape.paths import alphas, linear_path
 from symcore.landscape.surfaces import subset
 from symcore.metrics import Evaluator
@@ -124,7 +125,7 @@ def by_hand(network: GNN, own: dict[str, Tensor], x: Tensor) -> Tensor:
     """The network by its formula, with dense matrices and torch's own normalisation."""
     for layer in range(SMALL.depth):
         name = f"hidden.{layer}."
-        x = nn.functional.linear(dense(DATA.graph) @ x, own[f"{name}nodes.weight"], own[f"{name}nodes.bias"])
+        x = nn.functional.linear(dense(DATA.graph).to(x) @ x, own[f"{name}nodes.weight"], own[f"{name}nodes.bias"])
         x = nn.functional.batch_norm(
             x, None, None, own[f"{name}norm.weight"], own[f"{name}norm.bias"], training=True
         )
@@ -225,6 +226,34 @@ def test_combinations_and_paths_are_evaluated_as_networks_of_their_own(treatment
     a, b = ({n: p[[m]] for n, p in effective.items()} for m in (0, 1))
     path = linear_path(evaluator, a, b, one.buffers, "test", alphas(3))
     assert path.loss[0, [0, 2]] == pytest.approx(evaluator(effective, one.buffers, "test")[0][:2], rel=1e-5)
+
+
+@pytest.mark.parametrize("treatment", TREATMENTS, ids=lambda t: t.kind)
+def test_a_hessian_is_that_of_the_loss_in_training(treatment: Treatment) -> None:
+    """Through BatchNorm's statistics, on the nodes that count, against the formula differentiated twice in float64."""
+    one, train = population(treatment), DATA.splits["train"]
+    effective, counted = one.effective(), train.labels >= 0
+    masks = one.asymmetry.trainable if one.asymmetry else {}
+    h = Hessian(
+        one.network, effective, one.buffers, train.images.float(), train.labels, trainable=masks, graph=DATA.graph
+    )
+    vector = torch.randn(3, h.free.shape[1]) * h.free
+    own = {n: p[1].double() for n, p in effective.items()}
+    sizes = [w.numel() for w in own.values()]
+    tangent = {n: v.view_as(w) for (n, w), v in zip(own.items(), vector[1].double().split(sizes), strict=True)}
+    gate = one.network.double()
+
+    def loss(at: dict[str, Tensor]) -> Tensor:
+        logits = by_hand(gate, at, train.images.double())[counted]
+        return nn.functional.cross_entropy(logits, train.labels[counted])
+
+    def slope(at: dict[str, Tensor]) -> Tensor:
+        gradient = grad(loss)(at)
+        return torch.stack([(gradient[n] * tangent[n]).sum() for n in at]).sum()
+
+    expected = torch.cat([g.flatten() for g in grad(slope)(own).values()]) * h.free[1]
+    got = h(vector)[1].double()
+    assert (got - expected).norm() <= 1e-3 * expected.norm()
 
 
 def test_permutations_are_those_of_its_hidden_layers_and_leave_its_outputs_on_the_graph() -> None:
