@@ -125,7 +125,9 @@ def by_hand(network: GNN, own: dict[str, Tensor], x: Tensor) -> Tensor:
     """The network by its formula, with dense matrices and torch's own normalisation."""
     for layer in range(SMALL.depth):
         name = f"hidden.{layer}."
-        x = nn.functional.linear(dense(DATA.graph).to(x) @ x, own[f"{name}nodes.weight"], own[f"{name}nodes.bias"])
+        x = nn.functional.linear(
+            dense(DATA.graph).to(x) @ x, own[f"{name}nodes.weight"], own[f"{name}nodes.bias"]
+        )
         x = nn.functional.batch_norm(
             x, None, None, own[f"{name}norm.weight"], own[f"{name}norm.bias"], training=True
         )
@@ -235,12 +237,20 @@ def test_a_hessian_is_that_of_the_loss_in_training(treatment: Treatment) -> None
     effective, counted = one.effective(), train.labels >= 0
     masks = one.asymmetry.trainable if one.asymmetry else {}
     h = Hessian(
-        one.network, effective, one.buffers, train.images.float(), train.labels, trainable=masks, graph=DATA.graph
+        one.network,
+        effective,
+        one.buffers,
+        train.images.float(),
+        train.labels,
+        trainable=masks,
+        graph=DATA.graph,
     )
     vector = torch.randn(3, h.free.shape[1]) * h.free
     own = {n: p[1].double() for n, p in effective.items()}
     sizes = [w.numel() for w in own.values()]
-    tangent = {n: v.view_as(w) for (n, w), v in zip(own.items(), vector[1].double().split(sizes), strict=True)}
+    tangent = {
+        n: v.view_as(w) for (n, w), v in zip(own.items(), vector[1].double().split(sizes), strict=True)
+    }
     gate = one.network.double()
 
     def loss(at: dict[str, Tensor]) -> Tensor:
