@@ -263,7 +263,7 @@ class Trainer:
 
     def _form(self, precision: Precision) -> InterleavedNetwork | None:
         """The network on interleaved maps, where bfloat16 was asked for on a GPU and there is such a form."""
-        if precision != "bfloat16":
+        if precision != "bfloat16" or self.dataset.graph:
             return None
         return interleaved_form(self.population.network, self.dataset.source.input_shape)
 
