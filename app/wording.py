@@ -70,6 +70,11 @@ def network(spec: Mapping[str, Any], data: str) -> str:
     return f"{spec['kind'].upper()} {'-'.join(map(str, sizes))}"
 
 
+def inputs(data: str) -> str:
+    """What networks are evaluated on: a graph's nodes, else images."""
+    return "nodes" if data in SOURCES and SOURCES[data].nodes else "images"
+
+
 def data_title(name: str) -> str:
     """A data set by its title; one that this version does not know by its name."""
     return SOURCES[name].title if name in SOURCES else name

@@ -46,6 +46,18 @@ def weight_matrices(network: NetworkSpec, data: str) -> dict[str, tuple[int, ...
     return asymmetry.weight_matrices(blueprint(network, data))
 
 
+def check_network(model: type[Settings], network: NetworkSpec, data: str) -> None:
+    """Makes sure that a network can read a data set.
+
+    Raises:
+        ValidationError: pointing at the kind of the network, with what it reads.
+    """
+    try:
+        blueprint(network, data)
+    except ValueError as error:
+        raise field_error(model, ("network", "kind"), network.kind, f"{error}, from {data}") from error
+
+
 def check_treatment(
     model: type[Settings], at: tuple[str, ...], network: NetworkSpec, data: str, treatment: Treatment
 ) -> None:
@@ -67,19 +79,18 @@ def check_treatment(
             _check_own(network, data, treatment)
         except ValueError as error:
             raise field_error(model, ("network",), network.name, str(error)) from error
-    try:
-        module = blueprint(network, data)
-    except ValueError as error:
-        raise field_error(model, ("network", "kind"), network.kind, f"{error} from {data}") from error
-    if isinstance(treatment, SigmaAsymmetric) and not activations(module):
-        msg = "sigma_asymmetric replaces activations, and the network has none; accepted: another treatment or activation"
-        raise field_error(model, ("network", "activation"), "none", msg)
+    check_network(model, network, data)
+    if isinstance(treatment, SigmaAsymmetric) and not activations(blueprint(network, data)):
+        msg = (
+            f"{treatment.kind} replaces activations, and the network has none; accepted: one with activations"
+        )
+        raise field_error(model, at, treatment.kind, msg)
     try:
         match treatment:
             case Masks():
-                asymmetry.layers(asymmetry.weight_matrices(module), treatment)
+                asymmetry.layers(weight_matrices(network, data), treatment)
             case FixedBiases():
-                hidden_biases(module)
+                hidden_biases(blueprint(network, data))
             case _:
                 return
     except ValueError as error:

@@ -99,7 +99,8 @@ class Evaluator:
             buffers = dict(zip(self._buffer_names, others[:-2], strict=True))
             return one(parameters, buffers, others[-2], others[-1])
 
-        interleaved = interleaved_form(network, dataset.source.input_shape) if in_bfloat16 else None
+        images = in_bfloat16 and not dataset.graph
+        interleaved = interleaved_form(network, dataset.source.input_shape) if images else None
         self._alone = interleaved is not None and interleaved.alone
         self._program = Program(self._interleaved(interleaved) if interleaved else self._flat(one))
         self._logits = Program(self._flat(logits))

@@ -59,6 +59,7 @@ class TrainingSpec(Settings):
     """AdamW's decoupled weight decay, per unit of learning rate."""
     warmup_epochs: int = Field(default=0, ge=0, le=100_000)
     """Epochs at a lower learning rate, which grows after each of them."""
+    # left out of a spec's JSON where it is geometric, so that specs from before it was a choice keep their hashes
     warmup_shape: Literal["geometric", "linear"] = Field(
         default="geometric", exclude_if=lambda shape: shape == "geometric"
     )
@@ -262,7 +263,7 @@ class Trainer:
 
     def _form(self, precision: Precision) -> InterleavedNetwork | None:
         """The network on interleaved maps, where bfloat16 was asked for on a GPU and there is such a form."""
-        if precision != "bfloat16":
+        if precision != "bfloat16" or self.dataset.graph:
             return None
         return interleaved_form(self.population.network, self.dataset.source.input_shape)
 

@@ -32,7 +32,7 @@ def draw(study: Mapping[str, Any], results: Results, places: Sequence[Place], va
         places: all that is planned, setting by setting.
         varied: what is varied, with its unit.
     """
-    chosen, summary = lmc.controls(), results["summary"].to_pandas()
+    chosen, summary = lmc.controls(study["spec"]["data"]), results["summary"].to_pandas()
     st.html(_cards(places, summary, chosen, study["spec"]["pairs"]))
     quantity, split = chosen.quantity, chosen.split
     parts.note(

@@ -6,7 +6,7 @@ appendix E.1, for GNNs) or on their correlations (Li et al. 2016; Ainsworth et a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -19,6 +19,7 @@ from symcore.align.learning import bytes_each
 from symcore.align.matching import Matching, Networks, Watch, assign, in_parts
 from symcore.align.proof import proven
 from symcore.data.sources import Dataset
+from symcore.propagation import Graph
 from symcore.settings import Settings
 from symcore.symmetry.features import Features, features
 from symcore.training import StoppedError
@@ -85,8 +86,11 @@ def match(
     threads: int | None = None,
     stopping: Callable[[], bool] = _never,
     on_images: Callable[[int], None] = _ignore,
+    graph: Graph | tuple[()] = (),
 ) -> Matching:
     """Matches the neurons of each b to those of its a, and proves that permuting b leaves its function as it is.
+
+    BatchNorm takes the statistics of each batch.
 
     Args:
         network: the common form of all networks; its buffers are used, its parameters are not.
@@ -99,6 +103,7 @@ def match(
         threads: for the assignments; none given, as many as torch uses.
         stopping: asked before each batch whether to give up.
         on_images: told after each batch how many images are done.
+        graph: whose nodes the inputs are, of a network that looks at neighbours; they are one batch.
 
     Raises:
         ValueError: if there is no input.
@@ -109,10 +114,11 @@ def match(
     if not len(inputs):
         msg = "inputs: got none; at least one image is needed"
         raise ValueError(msg)
-    size = min(batch, len(inputs))
-    cut = features(network, inputs[:size])
+    size = len(inputs) if graph else min(batch, len(inputs))
+    cut = features(network, (inputs[:size], *graph))
     spec = cut.spec if signs else cut.spec.without_signs()
-    moments = _moments(cut, network, a, b, inputs, size, stopping, on_images)
+    batches = [(part, *graph) for part in inputs[: len(inputs) // size * size].split(size)]
+    moments = _moments(cut, network, a, b, batches, stopping, on_images)
     alike = {n: m.xy if similarity == "product" else _correlation(m) for n, m in moments.items()}
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
         permutations = {
@@ -146,22 +152,22 @@ def _moments(
     network: nn.Module,
     a: Tensors,
     b: Tensors,
-    inputs: Tensor,
-    size: int,
+    batches: Sequence[tuple[Tensor, ...]],
     stopping: Callable[[], bool],
     on_images: Callable[[int], None],
 ) -> dict[str, _Moments]:
     """Goes through the inputs batch by batch."""
     buffers = dict(network.named_buffers())
     total: dict[str, _Moments] = {}
-    for first in range(0, len(inputs) - size + 1, size):
+    done = 0
+    for inputs in batches:
         if stopping():
             raise StoppedError
-        images = (inputs[first : first + size],)
-        of_a, of_b = cut(a, buffers, images), cut(b, buffers, images)
+        of_a, of_b = cut(a, buffers, inputs), cut(b, buffers, inputs)
         for name, x in of_a.items():
             _add(total, name, x.double(), of_b[name].double())
-        on_images(first + size)
+        done += len(inputs[0])
+        on_images(done)
     return total
 
 
