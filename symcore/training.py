@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,13 +32,10 @@ from symcore.graphs import GraphedSteps
 from symcore.interleaved.lowering import InterleavedNetwork, interleaved_form
 from symcore.metrics import Array, Evaluator
 from symcore.population import Population
+from symcore.precision import Precision, arithmetic
 from symcore.program import Program
 from symcore.randomness import stream
 from symcore.settings import Settings
-
-Precision = Literal["float32", "tf32", "bfloat16"]
-"""Arithmetic of products and convolutions on a GPU: IEEE single; TF32; or bfloat16 factors and maps where there are
-convolutions and TF32 elsewhere, sums and statistics always single. A CPU computes all as single."""
 
 
 class StoppedError(Exception):
@@ -103,24 +99,6 @@ class Hooks:
     """Called with the text stored in the checkpoint that training goes on from."""
     stopping: Callable[[], bool] = lambda: False
     """Asked several times a second; when true, training saves a checkpoint and raises StoppedError."""
-
-
-@contextmanager
-def arithmetic(precision: Precision) -> Iterator[None]:
-    """Sets the arithmetic of float32 products and convolutions for a block, and restores it.
-
-    A GPU's convolutions take TF32 unless told otherwise, and may add up in another order each time; here they do as told,
-    in one order.
-    """
-    convolutions = torch.backends.cudnn
-    before = torch.get_float32_matmul_precision(), convolutions.allow_tf32, convolutions.deterministic
-    torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
-    convolutions.allow_tf32, convolutions.deterministic = precision != "float32", True
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        convolutions.allow_tf32, convolutions.deterministic = before[1:]
 
 
 class Trainer:

@@ -24,7 +24,7 @@ from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, fit_tempe
 from symcore.landscape.surfaces import subset
 from symcore.metrics import Array, Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
 from symcore.population import Population
-from symcore.training import Precision, arithmetic
+from symcore.precision import Precision, arithmetic
 
 Split = Literal["train", "test"]
 

@@ -23,8 +23,9 @@ from symcore.data.sources import SOURCES, Dataset
 from symcore.metrics import Array, Evaluator
 from symcore.networks.registry import NetworkSpec
 from symcore.population import Design, Population, build, save
+from symcore.precision import Precision, arithmetic
 from symcore.settings import is_stored
-from symcore.training import Hooks, Precision, Trainer, TrainingSpec, arithmetic, fit
+from symcore.training import Hooks, Trainer, TrainingSpec, fit
 from symcore.treatments import Standard, Treatment
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

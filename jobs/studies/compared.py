@@ -12,8 +12,9 @@ from jobs.kinds import train
 from jobs.specs import DataName, StudySpec
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.registry import NetworkSpec
+from symcore.precision import Precision
 from symcore.settings import is_stored
-from symcore.training import Precision, TrainingSpec
+from symcore.training import TrainingSpec
 from symcore.treatments import (
     AsymmetricInit,
     FixedBiases,

@@ -24,7 +24,8 @@ from symcore.data.sources import SOURCES
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.resnet import ResNetSpec
-from symcore.training import Precision, TrainingSpec
+from symcore.precision import Precision
+from symcore.training import TrainingSpec
 from symcore.treatments import Standard, Treatment, WAsymmetric
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from symcore.align.matching import Matching, dot, inner_product
+from symcore.precision import arithmetic
 from symcore.randomness import stream
 from symcore.symmetry.permutations import PermutationSpec, permute
-from symcore.training import arithmetic
 
 Tensors = Mapping[str, Tensor]
 

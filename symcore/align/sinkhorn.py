@@ -21,11 +21,11 @@ from symcore.align.matching import Matching, Networks, Tensors, Watch, assign, d
 from symcore.align.proof import proven
 from symcore.align.soft import moved
 from symcore.data.sources import Dataset
+from symcore.precision import arithmetic
 from symcore.randomness import stream
 from symcore.settings import Settings
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.permutations import PermutationSpec
-from symcore.training import arithmetic
 
 Objective = Literal["midpoint", "random", "distance"]
 

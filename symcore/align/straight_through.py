@@ -21,9 +21,9 @@ from symcore.align.matching import Matching, Networks, Tensors, Watch, in_parts
 from symcore.align.proof import proven
 from symcore.align.weights import double, order
 from symcore.data.sources import Dataset
+from symcore.precision import arithmetic
 from symcore.settings import Settings
 from symcore.symmetry import permutations as symmetry
-from symcore.training import arithmetic
 
 
 class StraightThrough(Settings):
