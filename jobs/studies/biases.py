@@ -14,6 +14,7 @@ from jobs.studies import lmc_resnet20, sweep_recipe
 from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow
 from jobs.studies.sweep_recipe import Setting
 from symcore.networks.registry import NetworkSpec
+from symcore.networks.resnet import ResNetSpec
 from symcore.treatments import FixedBiases
 
 __all__ = ["PRESETS", "RECORDS", "Spec", "expand", "headline", "results"]
@@ -29,7 +30,7 @@ class Spec(LMCSpec):
     paper: ClassVar[PaperRow] = lmc_resnet20.Spec.paper
 
     kind: Literal["biases"] = "biases"
-    network: NetworkSpec = lmc_resnet20.NARROW
+    network: NetworkSpec = ResNetSpec()
     """Form of every network."""
     treatments: Annotated[tuple[Reference, ...], in_order(get_args(Reference))] = ("standard", "w")
     """What stands beside the networks with fixed biases."""

@@ -14,6 +14,7 @@ from jobs.studies import lmc_resnet20, sweep_recipe
 from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow
 from jobs.studies.sweep_recipe import Barriers, Setting
 from symcore.networks.registry import NetworkSpec
+from symcore.networks.resnet import ResNetSpec
 
 __all__ = ["PRESETS", "RECORDS", "Spec", "expand", "headline", "results"]
 
@@ -27,7 +28,7 @@ class Spec(LMCSpec):
     paper: ClassVar[PaperRow] = lmc_resnet20.Spec.paper
 
     kind: Literal["warmup"] = "warmup"
-    network: NetworkSpec = lmc_resnet20.NARROW
+    network: NetworkSpec = ResNetSpec()
     """Form of every network."""
     warmups: Annotated[
         tuple[Epochs, ...], Field(min_length=1, max_length=20), AfterValidator(sweep_recipe.ascending)
