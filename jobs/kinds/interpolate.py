@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 from pydantic import AfterValidator, Field
-from safetensors.torch import load_file
 
-from jobs.designs import field_error, size
+from jobs.designs import size
 from jobs.estimates import Estimate
-from jobs.inputs import PERMUTATIONS, SIGNS, check_members, dataset, population
+from jobs.inputs import dataset
 from jobs.job import Job
-from jobs.kinds.align import Spec as AlignSpec
-from jobs.kinds.align import check_data, trained_source
+from jobs.kinds.ends import PairsSpec, check_ends, ends, watch
 from jobs.kinds.train import Spec as TrainSpec
-from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, refusal
-from symcore.asymmetry import Parameters
+from jobs.specs import RunSpec, SpecHash, refusal
 from symcore.data.sources import SOURCES
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
 from symcore.metrics import Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
-from symcore.population import Population
-from symcore.symmetry.permutations import derive, permute
 from symcore.training import Precision, arithmetic
 
 Split = Literal["train", "test"]
@@ -46,29 +40,20 @@ def _once(splits: tuple[Split, ...]) -> tuple[Split, ...]:
 
 Points = Annotated[int, Field(ge=3, le=1001), AfterValidator(_odd)]
 """Number of evenly spaced points on a path; odd, because the barrier is read at the middle."""
+Splits = Annotated[tuple[Split, ...], Field(min_length=1), AfterValidator(_once)]
 
 
-class Spec(DataRunSpec):
+class Spec(PairsSpec):
     """Linear paths between pairs of one trained population (Lim et al. 2024, section 4.1)."""
 
     kind: Literal["interpolate"] = "interpolate"
     version: Literal[1] = 1
-    source: SpecHash
-    """The train run whose networks are the endpoints."""
-    alignment: SpecHash | None = None
-    """The align run whose permutations are applied to the second networks; none: they are taken as they are."""
-    pairs: Pairs
-    """Members (a, b) of each pair: the path goes from a to b."""
     points: Points = 25
     """Points on each path, endpoints included; odd."""
-    splits: Annotated[tuple[Split, ...], Field(min_length=1), AfterValidator(_once)] = ("train", "test")
+    splits: Splits = ("train", "test")
     """Parts of the data set that every point is evaluated on."""
     precision: Precision = "float32"
     """Arithmetic of matrix products."""
-
-    def inputs(self) -> tuple[SpecHash, ...]:
-        """The train run, and the align run if there is one."""
-        return (self.source,) if self.alignment is None else (self.source, self.alignment)
 
 
 TABLES = {
@@ -85,24 +70,8 @@ TABLES = {
 
 
 def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
-    """Makes sure that the runs which are read fit: the networks exist, on this data, and are aligned pair by pair.
-
-    Args:
-        spec: the run.
-        upstream: specs of the runs that it reads, as far as they are known.
-
-    Raises:
-        ValidationError: pointing at the field that does not fit, with what is accepted.
-    """
-    source = trained_source(Spec, spec.source, spec.pairs, upstream)
-    if source is not None:
-        check_data(Spec, spec.data, spec.source, source)
-    aligned = upstream.get(spec.alignment) if spec.alignment else None
-    if aligned is None:
-        return
-    if not isinstance(aligned, AlignSpec) or (aligned.source, aligned.pairs) != (spec.source, spec.pairs):
-        msg = f"{spec.alignment} does not align these pairs of source {spec.source}; accepted: an align run that does"
-        raise field_error(Spec, ("alignment",), spec.alignment, msg)
+    """Makes sure that the networks exist, on this data, and are aligned pair by pair; see `check_ends`."""
+    check_ends(spec, upstream)
 
 
 def title(spec: Spec) -> str:
@@ -133,18 +102,11 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         StoppedError: if the job was asked to stop; it starts again from the beginning.
     """
     images = dataset(spec, job)
-    trained = population(spec.source, job)
-    check_members(spec.pairs, trained)
-    _check_buffers(spec, trained)
-    firsts, seconds = (list(members) for members in zip(*spec.pairs, strict=True))
-    effective = trained.effective()
-    a = {name: p[firsts] for name, p in effective.items()}
-    b = _permuted({name: p[seconds] for name, p in effective.items()}, trained, spec, job)
-    buffers = {name: v[firsts] if trained.stacked else v for name, v in trained.buffers.items()}
+    first, a, b = ends(spec, job)
     evaluator = Evaluator(
-        trained.network,
+        first.network,
         images,
-        stacked_buffers=trained.stacked,
+        stacked_buffers=first.stacked,
         in_bfloat16=spec.precision == "bfloat16",
         on_chunk=job.pause_point,
     )
@@ -152,49 +114,17 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     paths: dict[str, PathPoints] = {}
     with arithmetic(spec.precision):
         for index, split in enumerate(spec.splits):
-            on_pairs = _watch(spec, job, index)
+            on_pairs = watch(job, len(spec.pairs), spec.splits, index)
             on_pairs(0)
-            paths[split] = linear_path(evaluator, a, b, buffers, split, positions, on_pairs)
+            paths[split] = linear_path(evaluator, a, b, first.buffers, split, positions, on_pairs)
     for name, path in paths.items():
-        _record(job, name, path, spec.points)
-    return _summary(paths)
+        record(job, name, path)
+    return summary(paths)
 
 
-def _watch(spec: Spec, job: Job, index: int) -> Callable[[int], None]:
-    """Reports the pairs done on the split at `index` of the spec's, and stops where that is asked for."""
-    pairs = len(spec.pairs)
-
-    def on_pairs(done: int) -> None:
-        job.progress(index * pairs + done, len(spec.splits) * pairs, f"{spec.splits[index]} split")
-        job.pause_point()
-
-    return on_pairs
-
-
-def _check_buffers(spec: Spec, trained: Population) -> None:
-    """A path needs one module: networks with other FiGLU gates are not joined by a line of parameters.
-
-    Raises:
-        ValueError: naming the first pair whose networks differ in what is not trained.
-    """
-    seeds = trained.design.mask_seeds
-    for a, b in spec.pairs:
-        if len(seeds) > 1 and trained.buffers and seeds[a] != seeds[b]:
-            msg = f"pairs: {[a, b]} have different gates (mask seeds {seeds[a]} and {seeds[b]}); accepted: equal ones"
-            raise ValueError(msg)
-
-
-def _permuted(b: Parameters, trained: Population, spec: Spec, job: Job) -> Parameters:
-    if spec.alignment is None:
-        return b
-    symmetry = derive(trained.network, torch.zeros(2, *trained.design.input_shape, device=job.device))
-    found = load_file(job.input(spec.alignment) / PERMUTATIONS, device=str(job.device))
-    signs = {name.removeprefix(SIGNS): s for name, s in found.items() if name.startswith(SIGNS)}
-    return permute(b, symmetry, found, signs)
-
-
-def _record(job: Job, split: str, path: PathPoints, points: int) -> None:
-    pairs = len(path.loss)
+def record(job: Job, split: str, path: PathPoints) -> None:
+    """One batch of the path_point table: every point of every pair's path on one split."""
+    pairs, points = path.loss.shape
     job.emit(
         "path_point",
         pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
@@ -205,11 +135,11 @@ def _record(job: Job, split: str, path: PathPoints, points: int) -> None:
     )
 
 
-def _summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
+def summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
     """Barriers in loss as means over pairs."""
-    summary = {}
+    found = {}
     for split, path in paths.items():
         positions = alphas(path.loss.shape[1])
-        summary[f"{split}/barrier at midpoint"] = float(barrier_midpoint(path.loss).mean())
-        summary[f"{split}/barrier maximum"] = float(barrier_maximum(path.loss, positions).mean())
-    return summary
+        found[f"{split}/barrier at midpoint"] = float(barrier_midpoint(path.loss).mean())
+        found[f"{split}/barrier maximum"] = float(barrier_maximum(path.loss, positions).mean())
+    return found
