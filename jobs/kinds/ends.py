@@ -12,6 +12,7 @@ from jobs.inputs import PERMUTATIONS, SIGNS, check_members, population
 from jobs.job import Job
 from jobs.kinds.align import Spec as AlignSpec
 from jobs.kinds.align import check_data, trained_source
+from jobs.kinds.members import check_gates
 from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash
 from symcore.asymmetry import Parameters
 from symcore.population import Population
@@ -65,23 +66,11 @@ def ends(spec: PairsSpec, job: Job) -> tuple[Population, Parameters, Parameters]
     """
     trained = population(spec.source, job)
     check_members(spec.pairs, trained)
-    _check_buffers(spec, trained)
+    for pair in spec.pairs:
+        check_gates("pairs", pair, trained)
     firsts, seconds = (list(members) for members in zip(*spec.pairs, strict=True))
     first, second = trained.select(firsts), trained.select(seconds).effective()
     return first, first.effective(), _permuted(second, trained, spec, job)
-
-
-def _check_buffers(spec: PairsSpec, trained: Population) -> None:
-    """A path needs one module: networks with other FiGLU gates are not joined by a line of parameters.
-
-    Raises:
-        ValueError: naming the first pair whose networks differ in what is not trained.
-    """
-    seeds = trained.design.mask_seeds
-    for a, b in spec.pairs:
-        if len(seeds) > 1 and trained.buffers and seeds[a] != seeds[b]:
-            msg = f"pairs: {[a, b]} have different gates (mask seeds {seeds[a]} and {seeds[b]}); accepted: equal ones"
-            raise ValueError(msg)
 
 
 def _permuted(b: Parameters, trained: Population, spec: PairsSpec, job: Job) -> Parameters:

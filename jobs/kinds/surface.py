@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, Field
-from torch import Tensor
 
 from jobs.designs import field_error, size
 from jobs.estimates import Estimate
@@ -22,6 +21,7 @@ from jobs.job import Job, RecordsLostError
 from jobs.kinds import surface_trajectory
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Split
+from jobs.kinds.members import check_gates, single, trainable
 from jobs.kinds.surface_survey import BATCH, Section, Survey
 from jobs.kinds.surface_trajectory import Run, TrajectoryPlane
 from jobs.kinds.train import Spec as TrainSpec
@@ -258,13 +258,13 @@ def _section(spec: Spec, trained: Population, evaluator: Evaluator, job: Job) ->
 
 def _around(wanted: RandomPlane, cells: int, trained: Population) -> Section:
     one = trained.select([wanted.member])
-    plane = random_plane(_single(one.effective()), wanted.seed, _trainable(one))
+    plane = random_plane(single(one.effective()), wanted.seed, trainable(one))
     side = np.linspace(-wanted.span, wanted.span, cells)
     return Section(plane, _buffers(trained, wanted.member), 1.0, side, side, {"a": (0.0, 0.0)})
 
 
 def _through(wanted: ThroughPlane, cells: int, trained: Population) -> Section:
-    _check_gates(wanted, trained)
+    check_gates("members", wanted.members, trained)
     effective = trained.effective()
     a, b, c = ({name: p[member] for name, p in effective.items()} for member in wanted.members)
     plane, places = plane_through(a, b, c)
@@ -279,22 +279,6 @@ def _through(wanted: ThroughPlane, cells: int, trained: Population) -> Section:
     return Section(plane, _buffers(trained, wanted.members[0]), unit, side, side, marks)
 
 
-def _check_gates(wanted: ThroughPlane, trained: Population) -> None:
-    """A plane needs one module: networks with other FiGLU gates do not lie on one.
-
-    Raises:
-        ValueError: naming the networks and their mask seeds.
-    """
-    if not trained.stacked or not trained.buffers:
-        return
-    seeds = [trained.design.mask_seeds[member] for member in wanted.members]
-    if len(set(seeds)) > 1:
-        msg = (
-            f"members: {list(wanted.members)} have different gates (mask seeds {seeds}); accepted: equal ones"
-        )
-        raise ValueError(msg)
-
-
 def _check_inside(wanted: ThroughPlane, c: list[float]) -> None:
     """Independent networks are about equally far apart, so that c lies near (1/2, 0.87).
 
@@ -305,18 +289,6 @@ def _check_inside(wanted: ThroughPlane, c: list[float]) -> None:
     if beyond > wanted.margin:
         msg = f"margin: {wanted.margin:g} leaves network c at ({c[0]:.3g}, {c[1]:.3g}) outside; accepted: {beyond:.3g} or more"
         raise ValueError(msg)
-
-
-def _single(stacked: Mapping[str, Tensor]) -> Parameters:
-    """The only member's tensors, [1, *shape] -> [*shape]."""
-    return {name: tensor[0] for name, tensor in stacked.items()}
-
-
-def _trainable(one: Population) -> Parameters | None:
-    """The only member's D, whether it was its own, [1, *shape], or shared, [*shape]; none where all is trained."""
-    if one.asymmetry is None:
-        return None
-    return {n: d.reshape(one.parameters[n].shape[1:]) for n, d in one.asymmetry.trainable.items()}
 
 
 def _buffers(trained: Population, member: int) -> Parameters:
