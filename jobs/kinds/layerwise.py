@@ -19,7 +19,7 @@ from jobs.specs import RunSpec, SpecHash, in_order
 from symcore.data.sources import SOURCES
 from symcore.landscape.layerwise import ORDERS, Order, grafted, layers, moving
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
-from symcore.metrics import ROWS, Evaluator, barrier_midpoint
+from symcore.metrics import ROWS, Evaluator
 from symcore.training import Precision, arithmetic
 
 
@@ -96,18 +96,17 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     found = layers(a)
     names = list(found)
     planned = [(s, o, layer) for s in spec.splits for o in spec.orders for layer in range(len(names))]
-    barriers: dict[str, list[float]] = {}
+    rises: dict[str, list[float]] = {}
     with arithmetic(spec.precision):
         for done, (split, order, layer) in enumerate(planned):
             job.progress(done, len(planned), f"{split} split, {names[layer]}")
             taken = [found[names[place]] for place in moving(layer, len(names), order)]
             path = linear_path(evaluator, a, grafted(a, b, taken), first.buffers, split, alphas(spec.points))
             _record(job, path, split=split, order=order, layer=layer, name=names[layer])
-            barriers.setdefault(f"{split}/{order} barrier", []).append(
-                float(barrier_midpoint(path.loss).mean())
-            )
+            rise = float((path.loss[:, spec.points // 2] - path.loss[:, 0]).mean())
+            rises.setdefault(f"{split}/{order}, highest rise midway", []).append(rise)
     job.progress(len(planned), len(planned))
-    return {name: max(values) for name, values in barriers.items()}
+    return {name: max(values) for name, values in rises.items()}
 
 
 def _record(job: Job, path: PathPoints, *, split: str, order: Order, layer: int, name: str) -> None:
