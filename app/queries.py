@@ -38,10 +38,14 @@ def _finished(_folder: Path, study: str) -> Mapping[str, pa.Table]:
     return current().results(study)
 
 
-def paths(results: Mapping[str, pa.Table], quantity: Quantity, split: str) -> pd.DataFrame:
-    """Every pair's path: columns treatment, pair, alpha, value (in the unit that people read)."""
+def paths(
+    results: Mapping[str, pa.Table], quantity: Quantity, split: str, columns: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Every pair's path: treatment, further columns, pair, alpha, value (in the unit that people read)."""
     frame = _chosen(results["paths"], quantity, split)
-    return frame[["treatment", "pair", "alpha"]].assign(value=_finite(frame["value"]) * quantity.factor)
+    return frame[["treatment", *columns, "pair", "alpha"]].assign(
+        value=_finite(frame["value"]) * quantity.factor
+    )
 
 
 def barriers(
@@ -54,6 +58,34 @@ def barriers(
     """Every pair's barrier: treatment, the columns that name the pair, value. `which` is "midpoint" or "maximum"."""
     frame = _chosen(results["pairs"], quantity, split)
     return frame[["treatment", *columns]].assign(value=_finite(frame[f"barrier_{which}"]) * quantity.factor)
+
+
+def layers(table: pa.Table, quantity: Quantity, split: str, which: str) -> pd.DataFrame:
+    """What moving layers does in each pair: treatment, order, layer, name, pair, row (the layer), value. `which` is a column."""
+    frame = _chosen(table, quantity, split)
+    value = _finite(frame[which]) * quantity.factor
+    kept = frame[["treatment", "order", "layer", "name", "pair"]]
+    return kept.assign(row=frame["layer"].astype(str), value=value)
+
+
+def slices(table: pa.Table, quantity: Quantity, split: str) -> pd.DataFrame:
+    """Points of slices: treatment, direction, member, draw, position, value (in the unit that people read)."""
+    frame: pd.DataFrame = table.to_pandas()
+    frame = frame[frame["split"] == split]
+    value = _finite(frame[quantity.key]) * quantity.factor
+    return frame[["treatment", "direction", "member", "draw", "position"]].assign(value=value).dropna()
+
+
+def curvature(table: pa.Table) -> pd.DataFrame:
+    """Eigenvalues and traces with `row` (what it is), `told` (where), `shape` (hollow at midpoints) beside their columns."""
+    frame: pd.DataFrame = table.to_pandas()
+    ranks = frame["rank"].map(lambda rank: "" if pd.isna(rank) else f" {rank:.0f}")
+    midway = frame["place"] == "midpoint"
+    return frame.assign(
+        row=frame["quantity"] + ranks,
+        told=frame["place"] + " " + frame["number"].astype(str),
+        shape=np.where(midway, "diamond", "circle"),
+    )
 
 
 def surfaces(table: pa.Table | pd.DataFrame) -> pd.DataFrame:
