@@ -18,7 +18,7 @@ WIDTH = 955
 """Pixels that all panels may take, so that they fit beside the side bar on a window of 1280."""
 GAP, BESIDE = 30, 28
 """Pixels between two panels, and right of the last."""
-LANE, ROW, CAPTION = 13, 14, 104
+LANE, ROW, CAPTION = 13, 14, 76
 """Pixels of a lane, between two rows, and above and below a panel."""
 
 

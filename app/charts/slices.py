@@ -57,13 +57,23 @@ def figure(
     points = points.assign(role=points["treatment"].map(theme.role))
     low, high = domain(points["value"], quantity, log=log)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False, type="log" if log else "linear", clamp=log)
+    ticks = alt.Axis(
+        tickCount=5,
+        values=decades(low, high) if log else alt.Undefined,
+        format="~g",
+        minExtent=AXIS - 20,
+        title=quantity.title(split),
+    )
     drawn = []
     for first in range(0, len(panels), COLUMNS):
         row = list(panels.items())[first : first + COLUMNS]
-        axis = alt.Y("value:Q", title=quantity.title(split), scale=scale)
         shown = [
             _panel(
-                points[points["direction"] == key], heading, title, axis, quantity, first=not place, log=log
+                points[points["direction"] == key],
+                heading,
+                title,
+                alt.Y("value:Q", scale=scale, title=None, axis=None if place else ticks),
+                quantity,
             )
             for place, (key, (heading, title)) in enumerate(row)
         ]
@@ -81,16 +91,10 @@ def figure(
     return theme.styled(whole)
 
 
-def _panel(
-    points: pd.DataFrame, heading: str, title: str, y: alt.Y, quantity: Quantity, *, first: bool, log: bool
-) -> alt.LayerChart:
+def _panel(points: pd.DataFrame, heading: str, title: str, y: alt.Y, quantity: Quantity) -> alt.LayerChart:
     """One direction; only the first panel of a row says what the vertical axis is."""
     means = points.groupby(["treatment", "role", "position"], sort=False)["value"].mean().reset_index()
     means = means.assign(label=means["treatment"].map(lambda key: theme.treatment(key).label))
-    ticks = alt.Axis(tickCount=5, format="~g", minExtent=AXIS - 20, title=y.title) if first else None
-    if first and log:
-        ticks = alt.Axis(values=decades(*y.scale.domain), format="~g", minExtent=AXIS - 20, title=y.title)
-    y = alt.Y("value:Q", scale=y.scale, axis=ticks, title=y.title if first else None)
     reach = float(points["position"].abs().max()) if len(points) else 1.0
     across = alt.Scale(domain=[-reach, reach], nice=False)
     x = alt.X("position:Q", title=title, scale=across, axis=alt.Axis(tickCount=5, labelFlush=False))

@@ -119,10 +119,10 @@ def _paths(spec: Mapping[str, Any], results: Results, quantity: Quantity, split:
             words = "Bezier curve" if form == "curve" else "straight path"
             drawing = paths.interpolation(own, quantity, split, scale, words) if len(own) else None
             parts.chart(drawing, paths.HEIGHT, f"paths-{form}")
-    bends = "one bend" if spec["bends"] == 1 else f"{spec['bends']} bends"
+    bends = "one bend between them is" if spec["bends"] == 1 else f"{spec['bends']} bends between them are"
     parts.note(
-        f"<b>Bezier curve</b> (Garipov et al. 2018): its ends are the two networks and stay as they are; {bends} between "
-        f"them are trained for {spec['bend']['epochs']} epochs to lower the train loss at points drawn uniformly from the "
+        f"<b>Bezier curve</b> (Garipov et al. 2018): its ends are the two networks and stay as they are; {bends} "
+        f"trained for {spec['bend']['epochs']} epochs to lower the train loss at points drawn uniformly from the "
         "curve. Weights that are fixed stay fixed. Lines are means over pairs, bands one sample standard deviation, "
         "hairlines single pairs; both charts share one scale."
     )

@@ -177,7 +177,9 @@ def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
         )
         parts.download("LaTeX", latex, f"{study}.tex", "This table, for booktabs.")
     st.html(tables.table(spec["treatments"], told))
-    parts.note("Gain of averaging: the loss at the end of training less that of the weight average.")
+    parts.note(
+        "Gain: what averaging weights lowers the loss by, the loss at the end of training less that of the weight average."
+    )
 
 
 def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
@@ -195,6 +197,6 @@ def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
         column("Trace", "networks", "network_trace", 1),
         column("Trace", "midway", "midpoint_trace", 1),
         column("Networks", "n", "networks", 0),
-        column("Gain of averaging, train", "nats", "train_average_gain", 4),
-        column("Gain of averaging, test", "nats", "test_average_gain", 4),
+        column("Gain, train", "nats", "train_average_gain", 4),
+        column("Gain, test", "nats", "test_average_gain", 4),
     ]

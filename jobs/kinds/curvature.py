@@ -111,8 +111,11 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
 
 def title(spec: Spec) -> str:
     """At how many networks and midpoints."""
-    midpoints = f" and {len(spec.pairs)} midpoints" if spec.pairs else ""
-    return f"Curvature at {len(spec.members)} networks{midpoints} on {spec.data}"
+    networks, midpoints = (
+        f"{number} {noun}{'' if number == 1 else 's'}"
+        for number, noun in ((len(spec.members), "network"), (len(spec.pairs), "midpoint"))
+    )
+    return f"Curvature at {networks}{f' and {midpoints}' if spec.pairs else ''} on {spec.data}"
 
 
 PRODUCT = 6

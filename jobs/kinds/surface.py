@@ -174,7 +174,7 @@ def title(spec: Spec) -> str:
     elif isinstance(plane, RandomPlane):
         where = f"around network {plane.member}"
     else:
-        where = f"along the training of network {plane.member}"
+        where = f"along network {plane.member}'s training"
     return f"Evaluate {spec.cells} × {spec.cells} cells {where} on {spec.data}"
 
 
