@@ -15,7 +15,7 @@ from app import parts, queries, theme, wording
 from app.charts import flatness, surfaces, tables
 from app.charts.quantities import LOSS, QUANTITIES, Quantity
 from app.charts.surfaces import Look, Surface, Window
-from jobs.kinds.surface import FLAT, evaluated
+from jobs.kinds.surface import FLAT, LEAST_SNAPSHOTS, evaluated
 from symcore.data.sources import SOURCES
 
 Results = Mapping[str, pa.Table]
@@ -189,9 +189,9 @@ def _rows(spec: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     directions = f"random directions of seed {spec['plane_seed']}"
     around = [(f"Around network {n}, {directions}", "random", n) for n in range(spec["surfaces"])]
     through = ("Through three networks a, b and c", "through", 0)
-    along = (
-        [("Along the training of network 0", "trajectory", 0)] if spec.get("snapshots") else []
-    )  # older studies have none
+    # a study of an earlier version knows of no snapshots
+    kept = min(spec.get("snapshots", 0), spec["training"]["epochs"])
+    along = [("Along the training of network 0", "trajectory", 0)] if kept >= LEAST_SNAPSHOTS else []
     return [*around, through, *along]
 
 

@@ -112,6 +112,7 @@ def _slices(spec: Mapping[str, Any], results: Results) -> None:
     st.html(tables.legend(spec["treatments"]))
     drawing = slices.figure(points, panels, quantity, split, log=log) if len(points) else None
     parts.chart(drawing, slices.height(len(panels)), "slices", width="content")
+    kept = min(spec["snapshots"], spec["training"]["epochs"])
     of = SOURCES[spec["data"]].sizes
     images = " and ".join(
         f"{min(spec['images'] or of[name], of[name]):,} of {of[name]:,} {name}" for name in ("train", "test")
@@ -120,7 +121,7 @@ def _slices(spec: Mapping[str, Any], results: Results) -> None:
         f"Hairlines are single slices, thick lines their means over {spec['networks']} networks"
         f" (times {spec['draws']} draws where a direction is random); all panels share one scale. Positions are in lengths of "
         "a network’s trained weights, or in distances to the network at 1; fixed weights do not move. The weight average is "
-        f"over the last {spec['averaged']} of {spec['snapshots']} snapshots and the end of training. Evaluated on {images} "
+        f"over the last {min(spec['averaged'], kept)} of {kept} snapshots and the end of training. Evaluated on {images} "
         "images, the same for every slice."
     )
 

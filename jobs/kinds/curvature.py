@@ -15,7 +15,7 @@ from jobs.inputs import dataset, population
 from jobs.job import Job
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Split
-from jobs.kinds.members import Members, check_gates, check_members
+from jobs.kinds.members import Members, check_gates, check_members, check_separate_images
 from jobs.kinds.surface import Images, evaluated
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
@@ -23,7 +23,7 @@ from jobs.specs import DataRunSpec, Member, RunSpec, SpecHash
 from symcore.asymmetry import Parameters
 from symcore.landscape.curvature import Hessian, largest, trace
 from symcore.landscape.surfaces import subset
-from symcore.metrics import ROWS
+from symcore.metrics import ROWS, rows_at_once
 from symcore.population import Population
 from symcore.training import Precision, arithmetic
 
@@ -129,10 +129,11 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     one, networks = size(source.network, spec.data), len(spec.members) + len(spec.pairs)
     work = networks * (spec.steps + spec.probes) * evaluated(spec.data, spec.split, spec.images)
     vectors = min(networks * (spec.steps + 1) * one.parameters, NUMBERS["cpu"])
+    rows = rows_at_once("cpu", one.largest)
     return Estimate(
         flop=float(PRODUCT * one.forward_flop) * work,
-        bytes_memory=4 * (vectors + 6 * networks * one.parameters + 8 * ROWS["cpu"] * one.activations),
-        steps=-(-work // ROWS["cpu"]),
+        bytes_memory=4 * (vectors + 6 * networks * one.parameters + 8 * rows * one.activations),
+        steps=-(-work // rows),
     )
 
 
@@ -150,12 +151,14 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
 
     Raises:
         StoppedError: if the job was asked to stop; it starts again from the beginning.
-        ValueError: if the networks of a pair have different gates.
+        ValueError: if the networks of a pair have different gates, or their loss is no sum over images.
     """
     trained = population(spec.source, job)
     check_members(Spec, spec.members, spec.source, trained.size)
     count = evaluated(spec.data, spec.split, spec.images)
-    images = subset(dataset(spec, job), spec.split, count, spec.subset_seed)
+    whole = dataset(spec, job)
+    check_separate_images("source", trained.network, whole)
+    images = subset(whole, spec.split, count, spec.subset_seed)
     part = images.splits[spec.split]
     inputs = images.normalise(part.images)
     points = [Point("network", member, (member, member)) for member in spec.members]

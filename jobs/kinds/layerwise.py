@@ -19,7 +19,7 @@ from jobs.specs import RunSpec, SpecHash, in_order
 from symcore.data.sources import SOURCES
 from symcore.landscape.layerwise import ORDERS, Order, grafted, layers, moving
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
-from symcore.metrics import ROWS, Evaluator
+from symcore.metrics import Evaluator, rows_at_once
 from symcore.training import Precision, arithmetic
 
 
@@ -77,10 +77,11 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     networks = len(spec.pairs) * spec.points * paths
     images = sum(SOURCES[spec.data].sizes[split] for split in spec.splits)
     at_once = min(len(spec.pairs) * spec.points, PATHS_AT_ONCE["cpu"])
+    rows = rows_at_once("cpu", one.largest)
     return Estimate(
         flop=float(one.forward_flop) * networks * images,
-        bytes_memory=4 * (2 * at_once * one.parameters + 4 * ROWS["cpu"] * one.activations),
-        steps=-(-networks * images // ROWS["cpu"]),
+        bytes_memory=4 * (2 * at_once * one.parameters + 4 * rows * one.activations),
+        steps=-(-networks * images // rows),
     )
 
 

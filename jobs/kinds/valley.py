@@ -17,7 +17,7 @@ from jobs.inputs import dataset, population, snapshots
 from jobs.job import Job
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Points, Splits
-from jobs.kinds.members import Members, check_gates, check_members, single, trainable
+from jobs.kinds.members import Members, check_gates, check_members, check_separate_images, single, trainable
 from jobs.kinds.surface import Images, evaluated
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
@@ -26,7 +26,7 @@ from symcore.asymmetry import Parameters
 from symcore.data.sources import Dataset
 from symcore.landscape.surfaces import subset
 from symcore.landscape.valleys import Kind, direction, gradient_noise, length, mean, toward, unit
-from symcore.metrics import ROWS, Array, Evaluator
+from symcore.metrics import Array, Evaluator, rows_at_once
 from symcore.population import Population
 from symcore.training import Precision, arithmetic
 
@@ -139,10 +139,11 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     one = size(source.network, spec.data)
     images = sum(evaluated(spec.data, split, spec.images) for split in spec.splits)
     work = len(spec.members) * _slices(spec) * spec.points * images
+    rows = rows_at_once("cpu", one.largest)
     return Estimate(
         flop=float(one.forward_flop) * work,
-        bytes_memory=4 * ((spec.points + 3) * one.parameters + 4 * ROWS["cpu"] * one.activations),
-        steps=-(-work // ROWS["cpu"]),
+        bytes_memory=4 * ((spec.points + 3) * one.parameters + 4 * rows * one.activations),
+        steps=-(-work // rows),
     )
 
 
@@ -160,10 +161,12 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
 
     Raises:
         StoppedError: if the job was asked to stop; it starts again from the beginning.
-        ValueError: if networks that a slice joins have different gates.
+        ValueError: if networks that a slice joins have different gates, or the noise of a loss is asked for that is no sum.
     """
     trained, images = population(spec.source, job), dataset(spec, job)
     check_members(Spec, spec.members, spec.source, trained.size)
+    if "noise" in spec.directions:
+        check_separate_images("directions", trained.network, images)
     if "between" in spec.directions:
         check_gates("members", spec.members, trained)
     for split in spec.splits:

@@ -16,26 +16,23 @@ from jobs.headline import Headline, Rows
 from jobs.kinds import align, curve, interpolate, layerwise, train
 from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import curves_results, lmc
-from jobs.studies.compared import ComparedSpec
-from jobs.studies.lmc import ALL, SEEDS_APART, TreatmentName
+from jobs.studies.compared import SEEDS_APART, TrainedSpec
+from jobs.studies.lmc_recipe import ALL, PAPERS, TreatmentName
 from symcore.landscape.layerwise import ORDERS, Order
 from symcore.networks.mlp import MLPSpec
-from symcore.training import Precision, TrainingSpec
-from symcore.treatments import Standard, Treatment
+from symcore.training import TrainingSpec
 
 
-class Spec(ComparedSpec):
+class Spec(TrainedSpec):
     """Barriers on straight, curved and layer-wise paths between trained networks, treatment beside treatment."""
 
     title: ClassVar[str] = "Paths of low loss"
 
     kind: Literal["curves"] = "curves"
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks."""
+    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
+    """What is compared: standard networks, the same aligned by Git Re-Basin, other treatments; see the study lmc."""
     restarts: int = Field(default=1, ge=1, le=1000)
     """Git Re-Basin's ascents, of which the best is kept."""
-    training: TrainingSpec = TrainingSpec()
-    """How networks are trained."""
     pairs: int = Field(default=5, ge=1, le=100)
     """Disjoint pairs of networks per treatment; each needs two networks."""
     bends: int = Field(default=1, ge=1, le=8)
@@ -46,15 +43,9 @@ class Spec(ComparedSpec):
     """Layers that move at a time: one alone, all from the input up to it, all from it up to the output."""
     points: interpolate.Points = 25
     """Points on each path, endpoints included; odd."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seeds initialisation and shuffling of every network, the same for each treatment."""
-    mask_seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seeds masks, fixed weights and FiGLU's gates, which all networks of a treatment share."""
-    precision: Precision = "float32"
-    """Arithmetic of matrix products; tf32 is faster on a GPU."""
 
 
-NETWORKS = ("data", "network", "w", "sigma", "training")
+TRAINED = ("data", "network", "w", "sigma", "training")
 """Settings that say which networks are trained."""
 PRESETS: dict[str, Spec] = {
     "smoke": Spec(
@@ -66,7 +57,7 @@ PRESETS: dict[str, Spec] = {
     ),
     "laptop": Spec(),
     "paper": Spec(
-        **{name: getattr(lmc.PRESETS["paper"], name) for name in NETWORKS}, bend=TrainingSpec(epochs=25)
+        **{name: getattr(lmc.PRESETS["paper"], name) for name in TRAINED}, bend=TrainingSpec(epochs=25)
     ),
 }
 """Digits in seconds; digits at the demo's size; the networks of the paper's LMC experiment on MNIST."""
@@ -74,27 +65,15 @@ PRESETS: dict[str, Spec] = {
 
 def expand(spec: Spec) -> list[PlannedRun]:
     """The study's runs in an order in which each comes after its inputs."""
-    return [
-        run
-        for name, treatment in spec.treatment_settings().items()
-        for run in _treated(spec, name, treatment)
-    ]
+    return [run for name in spec.treatment_settings() for run in _treated(spec, name)]
 
 
-def _treated(spec: Spec, name: str, treatment: Treatment) -> Iterator[PlannedRun]:
+def _treated(spec: Spec, name: str) -> Iterator[PlannedRun]:
     """All runs of one kind of network."""
     aligned = name == "standard" and "rebasin" in spec.treatments
     if name not in spec.treatments and not aligned:
         return
-    trained = train.Spec(
-        data=spec.data,
-        network=spec.network,
-        treatment=treatment,
-        training=spec.training,
-        seeds=tuple(spec.seed * SEEDS_APART + network for network in range(2 * spec.pairs)),
-        mask_seeds=() if isinstance(treatment, Standard) else (spec.mask_seed * SEEDS_APART,),
-        precision=spec.precision,
-    )
+    trained = spec.trained(name, range(2 * spec.pairs))
     yield PlannedRun(f"{name}/train/0", trained)
     if name in spec.treatments:
         yield from _paths(spec, name, trained)

@@ -43,7 +43,7 @@ class Spec(TrainedSpec):
     margin: surface.Margin = 0.25
     """How far the plane through three networks reaches beyond them, in distances between the first two, and that along a training run beyond it, in its greatest distance from the end."""
     snapshots: int = Field(default=12, ge=0, le=1000)
-    """Times before the end of training at which weights are kept, for the plane along it; 0: no such plane, else 2 or more."""
+    """Times before the end of training at which weights are kept, at most one an epoch; under 2 there is no plane along it."""
     split: Split = "test"
     """Part of the data set that every cell is evaluated on."""
     images: surface.Images = 2000
@@ -55,14 +55,16 @@ class Spec(TrainedSpec):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        most = self.training.epochs
-        if self.snapshots == 1 or self.snapshots > most:
-            msg = f"{self.snapshots} of {most} epochs; accepted: 0, or {surface.LEAST_SNAPSHOTS} to {most}"
-            raise field_error(Spec, ("snapshots",), self.snapshots, msg)
         if self.surfaces > self.networks:
             msg = f"{self.surfaces} of {self.networks} networks; accepted: 0 to {self.networks}"
             raise field_error(Spec, ("surfaces",), self.surfaces, msg)
         return self
+
+    @property
+    def kept(self) -> int:
+        """Snapshots of each training run; 0 where there is no plane along it."""
+        kept = min(self.snapshots, self.training.epochs)
+        return kept if kept >= surface.LEAST_SNAPSHOTS else 0
 
 
 TRAINED = ("data", "network", "w", "sigma", "training")
@@ -82,13 +84,13 @@ def expand(spec: Spec) -> list[PlannedRun]:
 
 def _treated(spec: Spec, name: NetworkName) -> Iterator[PlannedRun]:
     """All runs of one treatment."""
-    trained = spec.trained(name, range(spec.networks)).model_copy(update={"snapshots": spec.snapshots})
+    trained = spec.trained(name, range(spec.networks)).model_copy(update={"snapshots": spec.kept})
     yield PlannedRun(f"{name}/train/0", trained)
     for network in range(spec.surfaces):
         around = surface.RandomPlane(member=network, seed=spec.plane_seed, span=spec.span)
         yield PlannedRun(f"{name}/random/{network}", _surface(spec, trained, around))
     yield PlannedRun(f"{name}/through/0", _surface(spec, trained, surface.ThroughPlane(margin=spec.margin)))
-    if spec.snapshots:
+    if spec.kept:
         along = TrajectoryPlane(margin=spec.margin)
         yield PlannedRun(f"{name}/trajectory/0", _surface(spec, trained, along))
 

@@ -13,27 +13,23 @@ from pydantic import Field, model_validator
 
 from jobs.designs import field_error
 from jobs.headline import Headline, Rows
-from jobs.kinds import curvature, surface, train, valley
+from jobs.kinds import curvature, surface, valley
 from jobs.kinds.interpolate import Points
 from jobs.specs import PlannedRun, in_order, spec_hash
 from jobs.studies import lmc, valleys_results
-from jobs.studies.compared import ComparedSpec
-from jobs.studies.landscape import ALL, TreatmentName
+from jobs.studies.compared import NETWORKS, PAPERS, NetworkName, TrainedSpec
 from symcore.networks.mlp import MLPSpec
-from symcore.training import Precision, TrainingSpec
-from symcore.treatments import Standard, Treatment
+from symcore.training import TrainingSpec
 
 
-class Spec(ComparedSpec):
+class Spec(TrainedSpec):
     """Slices of the loss, their asymmetry, and the Hessian's largest eigenvalues and trace, treatment beside treatment."""
 
     title: ClassVar[str] = "Valleys and curvature"
 
     kind: Literal["valleys"] = "valleys"
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = ALL
-    """What is compared: standard networks, sigma- and W-Asymmetric networks."""
-    training: TrainingSpec = TrainingSpec()
-    """How networks are trained."""
+    treatments: Annotated[tuple[NetworkName, ...], in_order(NETWORKS)] = PAPERS
+    """What is compared: standard, sigma- and W-Asymmetric networks, and other treatments; see the study lmc."""
     networks: int = Field(default=4, ge=2, le=100)
     """Networks per treatment; each is joined to the next by a slice, and midpoints lie between first and second, third and fourth, and so on."""
     snapshots: int = Field(default=12, ge=1, le=1000)
@@ -58,32 +54,25 @@ class Spec(ComparedSpec):
     """Steps of Lanczos' method, at least as many; the more, the smaller the residuals."""
     probes: int = Field(default=40, ge=2, le=10_000)
     """Random vectors behind the trace; its standard error falls with their square root."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seeds initialisation and shuffling of every network, the same for each treatment."""
-    mask_seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seeds masks, fixed weights and FiGLU's gates, which all networks of a treatment share."""
     direction_seed: surface.Seed = 0
     """Seeds directions, minibatches, and the vectors behind eigenvalues and traces."""
     subset_seed: surface.Seed = 0
     """Seeds which images are drawn."""
-    precision: Precision = "float32"
-    """Arithmetic of matrix products; tf32 is faster on a GPU."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        limits = {
-            "snapshots": (self.snapshots, self.training.epochs, "epochs"),
-            "averaged": (self.averaged, self.snapshots, "snapshots"),
-            "eigenvalues": (self.eigenvalues, self.steps, "steps"),
-        }
-        for name, (value, most, noun) in limits.items():
-            if value > most:
-                msg = f"{value} of {most} {noun}; accepted: 1 to {most}"
-                raise field_error(Spec, (name,), value, msg)
+        if self.eigenvalues > self.steps:
+            msg = f"{self.eigenvalues} of {self.steps} steps; accepted: 1 to {self.steps}"
+            raise field_error(Spec, ("eigenvalues",), self.eigenvalues, msg)
         return self
 
+    @property
+    def kept(self) -> int:
+        """Snapshots of each training run."""
+        return min(self.snapshots, self.training.epochs)
 
-NETWORKS = ("data", "network", "w", "sigma", "training")
+
+TRAINED = ("data", "network", "w", "sigma", "training")
 """Settings that say which networks are trained."""
 PRESETS: dict[str, Spec] = {
     "smoke": Spec(
@@ -97,28 +86,19 @@ PRESETS: dict[str, Spec] = {
         probes=10,
     ),
     "laptop": Spec(),
-    "paper": Spec(**{name: getattr(lmc.PRESETS["paper"], name) for name in NETWORKS}, networks=6),
+    "paper": Spec(**{name: getattr(lmc.PRESETS["paper"], name) for name in TRAINED}, networks=6),
 }
 """Digits in seconds; digits at the demo's size; the networks of the paper's LMC experiment on MNIST."""
 
 
 def expand(spec: Spec) -> list[PlannedRun]:
     """The study's runs in an order in which each comes after its inputs."""
-    return [run for name in spec.treatments for run in _treated(spec, name, spec.treatment_settings()[name])]
+    return [run for name in spec.treatments for run in _treated(spec, name)]
 
 
-def _treated(spec: Spec, name: TreatmentName, treatment: Treatment) -> Iterator[PlannedRun]:
+def _treated(spec: Spec, name: NetworkName) -> Iterator[PlannedRun]:
     """All runs of one treatment."""
-    trained = train.Spec(
-        data=spec.data,
-        network=spec.network,
-        treatment=treatment,
-        training=spec.training,
-        seeds=tuple(spec.seed * lmc.SEEDS_APART + network for network in range(spec.networks)),
-        mask_seeds=() if isinstance(treatment, Standard) else (spec.mask_seed * lmc.SEEDS_APART,),
-        precision=spec.precision,
-        snapshots=spec.snapshots,
-    )
+    trained = spec.trained(name, range(spec.networks)).model_copy(update={"snapshots": spec.kept})
     yield PlannedRun(f"{name}/train/0", trained)
     shared = {
         "data": spec.data,
@@ -129,8 +109,9 @@ def _treated(spec: Spec, name: TreatmentName, treatment: Treatment) -> Iterator[
         "seed": spec.direction_seed,
         "precision": spec.precision,
     }
-    own = ("directions", "draws", "averaged", "points", "span", "distances")
+    own = ("directions", "draws", "points", "span", "distances")
     slices = {setting: getattr(spec, setting) for setting in own} | {"batch": spec.training.batch}
+    slices["averaged"] = min(spec.averaged, spec.kept)
     yield PlannedRun(f"{name}/valley/0", valley.Spec.model_validate(shared | slices))
     spectrum = {setting: getattr(spec, setting) for setting in ("eigenvalues", "steps", "probes")}
     pairs = tuple((first, first + 1) for first in range(0, spec.networks - 1, 2))

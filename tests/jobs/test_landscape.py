@@ -287,13 +287,18 @@ def test_every_run_comes_after_its_inputs(preset: landscape.Spec) -> None:
     for run in landscape.expand(preset.model_copy(update={"surfaces": 2})):
         assert set(run.spec.inputs()) <= made
         made.add(spec_hash(run.spec))
-    assert len(made) == 3 * 4
+    assert len(made) == 3 * 5
 
 
 def test_treatments_differ_in_nothing_but_the_treatment() -> None:
     planned = roles(landscape.Spec(surfaces=2, plane_seed=5, subset_seed=6))
     alike = [{"source"}, {"treatment", "mask_seeds"}]
-    for part, but in (("random/1", alike[0]), ("through/0", alike[0]), ("train/0", alike[1])):
+    for part, but in (
+        ("random/1", alike[0]),
+        ("through/0", alike[0]),
+        ("trajectory/0", alike[0]),
+        ("train/0", alike[1]),
+    ):
         left = [planned[f"{name}/{part}"].model_dump(exclude=but) for name in landscape.ALL]
         assert left[0] == left[1] == left[2]
     assert planned["w/random/1"].plane == RandomPlane(member=1, seed=5)
@@ -347,9 +352,9 @@ def results(
     schemas = {
         name: pa.schema([pa.field("run", pa.string()), *surface.TABLES[name]]) for name in surface.TABLES
     }
+    rows = {"surface_cell": cells, "surface_mark": at}
     tables = {
-        "surface_cell": pa.Table.from_pylist(cells, schema=schemas["surface_cell"]),
-        "surface_mark": pa.Table.from_pylist(at, schema=schemas["surface_mark"]),
+        name: pa.Table.from_pylist(rows.get(name, []), schema=schema) for name, schema in schemas.items()
     }
     return landscape.results(landscape.Spec(cells=21), planned, tables)
 
@@ -413,7 +418,10 @@ def test_the_smoke_study_runs_from_end_to_end(tmp_path: Path) -> None:
     rows = {row["treatment"]: row for row in found["summary"].to_pylist()}
     assert rows["standard"]["barrier_midpoint"] > 0.3
     assert rows["w"]["barrier_midpoint"] < 0.1 * rows["standard"]["barrier_midpoint"]
-    assert found["surfaces"].num_rows == 3 * 2 * spec.cells**2
+    assert found["surfaces"].num_rows == 3 * 3 * spec.cells**2
+    assert found["snapshots"].num_rows == 3 * spec.kept
+    held = [row for row in found["planes"].to_pylist() if row["plane"] == "trajectory"]
+    assert all(0.8 < row["explained_x"] + row["explained_y"] <= 1 for row in held)
     said = landscape.headline({name: table.to_pylist() for name, table in found.items()})
     assert [row[0] for row in said.rows] == ["Standard", "σ-Asymmetric", "W-Asymmetric"]
     assert "497 test images" in said.caption
