@@ -172,7 +172,6 @@ def test_a_chart_is_a_file_in_the_colours_of_the_light_theme() -> None:
     assert "test loss (nats)" in svg
     assert images.image(drawing, "png").startswith(b"\x89PNG")
     assert drawing.to_dict() == before
-    assert "datasets" not in images.specification(drawing)
 
 
 def test_arrays_come_back_from_their_archive(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from jobs.kinds import surface
 from jobs.kinds.surface import EDGES, FLAT, RandomPlane, ThroughPlane
 from jobs.specs import RunSpec, spec_hash
 from jobs.studies import landscape, landscape_results
+from jobs.studies.compared import PAPERS
 from symcore.population import load
 from symcore.training import TrainingSpec
 from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
@@ -299,7 +300,7 @@ def test_treatments_differ_in_nothing_but_the_treatment() -> None:
         ("trajectory/0", alike[0]),
         ("train/0", alike[1]),
     ):
-        left = [planned[f"{name}/{part}"].model_dump(exclude=but) for name in landscape.ALL]
+        left = [planned[f"{name}/{part}"].model_dump(exclude=but) for name in PAPERS]
         assert left[0] == left[1] == left[2]
     assert planned["w/random/1"].plane == RandomPlane(member=1, seed=5)
 
