@@ -110,7 +110,13 @@ def _fit(spec: Spec, images: Dataset, job: Job) -> CurveTrainer:
 
 def _evaluate(spec: Spec, trainer: CurveTrainer, images: Dataset, job: Job) -> dict[str, PathPoints]:
     first = trainer.population
-    evaluator = Evaluator(first.network, images, stacked_buffers=first.stacked, on_chunk=job.pause_point)
+    evaluator = Evaluator(
+        first.network,
+        images,
+        stacked_buffers=first.stacked,
+        in_bfloat16=spec.precision == "bfloat16",
+        on_chunk=job.pause_point,
+    )
     paths: dict[str, PathPoints] = {}
     with arithmetic(spec.precision):
         for index, split in enumerate(spec.splits):

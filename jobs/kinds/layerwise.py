@@ -93,7 +93,13 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """
     images = dataset(spec, job)
     first, a, b = ends(spec, job)
-    evaluator = Evaluator(first.network, images, stacked_buffers=first.stacked, on_chunk=job.pause_point)
+    evaluator = Evaluator(
+        first.network,
+        images,
+        stacked_buffers=first.stacked,
+        in_bfloat16=spec.precision == "bfloat16",
+        on_chunk=job.pause_point,
+    )
     found = layers(a)
     names = list(found)
     planned = [(s, o, layer) for s in spec.splits for o in spec.orders for layer in range(len(names))]
