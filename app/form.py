@@ -98,7 +98,12 @@ class Form:
                 self._choice(field, field.control)
             case Choice(options=options):
                 st.pills(
-                    **common, options=options, default=given, format_func=_option, selection_mode="multi"
+                    **common,
+                    options=options,
+                    default=given,
+                    format_func=_option,
+                    selection_mode="multi",
+                    wrap=True,
                 )
             case Number() as number if not number.typed:
                 st.number_input(**common, value=given, step=1, placeholder=empty)

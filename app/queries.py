@@ -54,10 +54,13 @@ def barriers(
     split: str,
     which: str,
     columns: Sequence[str] = ("pair",),
+    into: str = "value",
 ) -> pd.DataFrame:
-    """Every pair's barrier: treatment, the columns that name the pair, value. `which` is "midpoint" or "maximum"."""
+    """Every pair's barrier: treatment, the columns that name the pair, and `into`. `which` is "midpoint" or "maximum"."""
     frame = _chosen(results["pairs"], quantity, split)
-    return frame[["treatment", *columns]].assign(value=_finite(frame[f"barrier_{which}"]) * quantity.factor)
+    return frame[["treatment", *columns]].assign(
+        **{into: _finite(frame[f"barrier_{which}"]) * quantity.factor}
+    )
 
 
 def layers(table: pa.Table, quantity: Quantity, split: str, which: str) -> pd.DataFrame:

@@ -30,6 +30,14 @@ class Treatment:
 TREATMENTS = {
     "standard": Treatment("Standard", "Standard", "#7A7F87", "#5A5F67", "#B3B8C0"),
     "rebasin": Treatment("Git Re-Basin", "Git Re-Basin", "#0072B2", "#0068A3", "#5CB1E8"),
+    "rebasin_repair": Treatment("Re-Basin + REPAIR", "Re-Basin + REPAIR", "#C0392B", "#A93226", "#EF8A80"),
+    "rebasin_unsigned": Treatment(
+        "Git Re-Basin, unsigned", "Git Re-Basin, unsigned", "#4F86C6", "#2F62A0", "#8DB6EA"
+    ),
+    "activations": Treatment("Activation matching", "Activation matching", "#A6611A", "#8C510A", "#DDA56A"),
+    "straight_through": Treatment("Straight-through", "Straight-through", "#C2326E", "#A81F59", "#F07BA8"),
+    "sinkhorn": Treatment("Sinkhorn re-basin", "Sinkhorn re-basin", "#1FA3A3", "#0B6E6E", "#5FD0D0"),
+    "cycle": Treatment("Cycle-consistent", "Cycle-consistent", "#6B8E23", "#4C6A12", "#A9CC5A"),
     "sigma": Treatment("σ-Asymmetric", r"$\sigma$-Asymmetric", "#E69F00", "#8A5E00", "#F0B840"),
     "w": Treatment("W-Asymmetric", "W-Asymmetric", "#009E73", "#00704F", "#2FC79A"),
     "w0": Treatment("W, κ = 0", r"W, $\kappa = 0$", "#56B4E9", "#1A6F9F", "#8ACDF5"),

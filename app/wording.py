@@ -9,6 +9,7 @@ from typing import Any
 from app.charts.quantities import QUANTITIES
 from jobs import registry
 from symcore.data.sources import SOURCES
+from symcore.networks import registered
 
 
 def duration(seconds: float | None) -> str:
@@ -52,11 +53,13 @@ def count(number: int, noun: str) -> str:
 
 
 def network(spec: Mapping[str, Any], data: str) -> str:
-    """A network by its size: "MLP 64-128-128-128-10", "ResNet20, width 1", "GRU 64", "GNN 1433-256-256-7"."""
+    """A network by its size: "MLP 64-128-128-128-10", "ResNet20, width 1", "GRU 64", "GNN 1433-256-256-7"; a person's own by its title."""
     if spec["kind"] == "recurrent":
         return f"{spec['cell'].upper()} {spec['width']}"
     if spec["kind"] == "resnet":
         return f"ResNet{spec['depth']}, width {spec['width']:g}"
+    if spec["kind"] == "registered":
+        return registered.title(spec["name"])
     if spec["kind"] not in {"mlp", "gnn"} or data not in SOURCES:
         return str(spec["kind"])
     source = SOURCES[data]
@@ -65,6 +68,11 @@ def network(spec: Mapping[str, Any], data: str) -> str:
         inputs *= extent
     sizes = [inputs, *[spec["width"]] * spec["depth"], source.classes]
     return f"{spec['kind'].upper()} {'-'.join(map(str, sizes))}"
+
+
+def inputs(data: str) -> str:
+    """What networks are evaluated on: a graph's nodes, else images."""
+    return "nodes" if data in SOURCES and SOURCES[data].nodes else "images"
 
 
 def data_title(name: str) -> str:
@@ -77,7 +85,7 @@ def study_title(title: str, spec: Mapping[str, Any]) -> str:
     if title:
         return title
     if spec["kind"] in registry.kinds():
-        run = registry.run_spec(spec)
+        run = registry.run_spec(spec, stored=True)
         return registry.kind_of(run).title(run)
     if "data" in spec and "network" in spec:
         return f"{data_title(spec['data'])}, {network(spec['network'], spec['data'])}"
@@ -130,6 +138,10 @@ LABELS = {
     "bound": "Largest bias",
     "sigma_learning_rate": "Learning rate of σ-Asymmetric",
     "restarts": "Restarts of Git Re-Basin",
+    "activations": "Activation matching",
+    "straight_through": "Straight-through estimation",
+    "sinkhorn": "Sinkhorn re-basin",
+    "signs": "Sign flips",
     "form": "What is fixed",
     "n_fix": "Fixed weights per row",
     "kappa": "κ of fixed weights",
@@ -141,6 +153,10 @@ LABELS = {
     "networks": "Networks per treatment",
     "surfaces": "Random planes per treatment",
     "cells": "Cells along a side",
+    "warmups": "Epochs of warm-up",
+    "bounds": "Largest biases k",
+    "n_fix_factors": "Factors of n_fix",
+    "kappa_factors": "Factors of κ",
 }
 """Labels of fields whose names are the field's symbols; others are labelled by their names."""
 

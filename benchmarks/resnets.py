@@ -16,7 +16,8 @@ from symcore.data.sources import SOURCES, Dataset, Split
 from symcore.metrics import Evaluator
 from symcore.networks.resnet import ResNetSpec
 from symcore.population import Design, build
-from symcore.training import Precision, Trainer, TrainingSpec, arithmetic, stepper
+from symcore.precision import Precision, arithmetic
+from symcore.training import Trainer, TrainingSpec, stepper
 from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
 
 TREATMENTS: tuple[Treatment, ...] = (Standard(), WAsymmetric(), SigmaAsymmetric())

@@ -22,7 +22,7 @@ from symcore.landscape.planes import Plane, random_plane
 from symcore.landscape.surfaces import evaluate, rounds, subset
 from symcore.metrics import Array, Evaluator
 from symcore.population import Design, Population, build
-from symcore.training import arithmetic
+from symcore.precision import arithmetic
 from symcore.treatments import Standard
 
 

@@ -22,7 +22,8 @@ from symcore.landscape.paths import alphas, linear_path
 from symcore.metrics import Evaluator
 from symcore.networks.mlp import MLPSpec
 from symcore.population import Design, Population, build
-from symcore.training import Hooks, Trainer, TrainingSpec, arithmetic, fit
+from symcore.precision import arithmetic
+from symcore.training import Hooks, Trainer, TrainingSpec, fit
 from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
 
 PAPER = MLPSpec(width=512, depth=3)

@@ -81,8 +81,11 @@ def _accepted(field: Schema, definitions: dict[str, Schema]) -> str:
         return " or ".join(_accepted(member, definitions) for member in field["anyOf"])
     if "prefixItems" in field:
         return "[" + ", ".join(_accepted(item, definitions) for item in field["prefixItems"]) + "]"
-    if field["type"] == "array":
-        return f"list of {_accepted(field['items'], definitions)}"
+    holder, of = {"array": ("list", "items"), "object": ("JSON object", "additionalProperties")}.get(
+        field["type"], ("", "")
+    )
+    if holder:
+        return f"{holder} of {_accepted(field[of], definitions)}"
     kind = {"null": "none", "string": "text", "boolean": "true, false"}.get(field["type"], field["type"])
     bounds = [f"{sign} {_number(field[bound])}" for bound, sign in BOUNDS.items() if bound in field]
     return " ".join([kind, ", ".join(bounds)]).strip()

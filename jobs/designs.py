@@ -19,8 +19,11 @@ from symcore import asymmetry
 from symcore.controls import hidden_biases
 from symcore.data.sources import SOURCES
 from symcore.figlu import activations
+from symcore.networks.batchnorm import batch_norms
+from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.shapes import layers, output_shapes
+from symcore.population import Design, build, forward
 from symcore.settings import Settings
 from symcore.treatments import FixedBiases, Masks, SigmaAsymmetric, Treatment
 
@@ -44,6 +47,18 @@ def weight_matrices(network: NetworkSpec, data: str) -> dict[str, tuple[int, ...
     return asymmetry.weight_matrices(blueprint(network, data))
 
 
+def check_network(model: type[Settings], network: NetworkSpec, data: str) -> None:
+    """Makes sure that a network can read a data set.
+
+    Raises:
+        ValidationError: pointing at the kind of the network, with what it reads.
+    """
+    try:
+        blueprint(network, data)
+    except ValueError as error:
+        raise field_error(model, ("network", "kind"), network.kind, f"{error}, from {data}") from error
+
+
 def check_treatment(
     model: type[Settings], at: tuple[str, ...], network: NetworkSpec, data: str, treatment: Treatment
 ) -> None:
@@ -59,24 +74,84 @@ def check_treatment(
     Raises:
         ValidationError: pointing at the network's or the treatment's field, with what is accepted.
     """
-    try:
-        module = blueprint(network, data)
-    except ValueError as error:
-        raise field_error(model, ("network", "kind"), network.kind, f"{error} from {data}") from error
-    if isinstance(treatment, SigmaAsymmetric) and not activations(module):
-        msg = "sigma_asymmetric replaces activations, and the network has none; accepted: another treatment or activation"
-        raise field_error(model, ("network", "activation"), "none", msg)
+    if isinstance(network, RegisteredSpec):
+        network = network.pinned()
+        try:
+            _check_own(network, data, treatment)
+        except ValueError as error:
+            raise field_error(model, ("network",), network.name, str(error)) from error
+    check_network(model, network, data)
+    if isinstance(treatment, SigmaAsymmetric) and not activations(blueprint(network, data)):
+        msg = (
+            f"{treatment.kind} replaces activations, and the network has none; accepted: one with activations"
+        )
+        raise field_error(model, at, treatment.kind, msg)
     try:
         match treatment:
             case Masks():
-                asymmetry.layers(asymmetry.weight_matrices(module), treatment)
+                asymmetry.layers(weight_matrices(network, data), treatment)
             case FixedBiases():
-                hidden_biases(module)
+                hidden_biases(blueprint(network, data))
             case _:
                 return
     except ValueError as error:
         name = str(error).partition(":")[0]
         raise field_error(model, (*at, name), getattr(treatment, name, None), str(error)) from error
+
+
+def check_separate_images(
+    model: type[Settings],
+    at: tuple[str, ...],
+    network: NetworkSpec,
+    data: str,
+    *,
+    value: object,
+    accepted: str,
+) -> None:
+    """Makes sure that the loss is a sum over images, as derivatives of it over batches of images take it.
+
+    Args:
+        model: the model being validated, for the error's title.
+        at: the field that asks for derivatives, or that names the network.
+        network: whose loss it is.
+        data: name of the data set.
+        value: of the field.
+        accepted: what the field may be.
+
+    Raises:
+        ValidationError: if images or nodes act on each other: by BatchNorm's statistics, or along a graph.
+    """
+    if SOURCES[data].nodes:
+        reason = f"the nodes of {data} act on each other"
+    elif batch_norms(blueprint(network, data)):
+        reason = "BatchNorm's statistics join images"
+    else:
+        return
+    msg = f"derivatives of the loss are taken image by image, and {reason}; accepted: {accepted}"
+    raise field_error(model, at, value, msg)
+
+
+@lru_cache(maxsize=64)
+def _check_own(network: RegisteredSpec, data: str, treatment: Treatment) -> None:
+    """Builds a person's own network, and with FiGLU calls it: its layers may share one activation.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    blueprint(network, data)
+    if not isinstance(treatment, SigmaAsymmetric):
+        return
+    source = SOURCES[data]
+    gated = build(Design(network, treatment, source.input_shape, source.classes, seeds=(0,)))
+    try:
+        forward(gated, torch.zeros(2, *source.input_shape))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        msg = (
+            f"network {network.name!r}: it cannot be called with FiGLU for activations ({reason}); accepted: an "
+            "activation module of its own for each layer"
+        )
+        raise ValueError(msg) from error
 
 
 @dataclass(frozen=True)

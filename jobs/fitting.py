@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from jobs.job import Job, RecordsLostError
 from symcore.metrics import Array
-from symcore.training import Hooks, Precision, Trainer, fit
+from symcore.precision import Precision
+from symcore.training import Hooks, Trainer, fit
 
 T = TypeVar("T", bound=Trainer)
 
@@ -45,6 +47,8 @@ def train(
     precision: Precision,
     job: Job,
     on_epoch: Callable[[T, int], None] = lambda _trainer, _epoch: None,
+    *,
+    train_accuracy: bool = False,
 ) -> T:
     """Trains to the end, or on from the checkpoint in the job's folder, which stays there.
 
@@ -53,17 +57,19 @@ def train(
         precision: arithmetic of matrix products.
         job: takes records and progress, and may ask to stop.
         on_epoch: called after each epoch, from 1.
+        train_accuracy: whether every epoch ends with the accuracy on all training images too, as they are.
 
     Raises:
         StoppedError: if the job was asked to stop; the checkpoint is saved first.
     """
     _drop_unreadable(job)
+    fitted = partial(_fit, precision=precision, train_accuracy=train_accuracy, job=job, on_epoch=on_epoch)
     try:
-        return _fit(begin(), precision, job, on_epoch)
+        return fitted(begin())
     except RecordsLostError as lost:
         job.log(f"{lost}; training begins again")
         checkpoint(job).unlink()
-        return _fit(begin(), precision, job, on_epoch)
+        return fitted(begin())
 
 
 def _drop_unreadable(job: Job) -> None:
@@ -79,7 +85,9 @@ def _drop_unreadable(job: Job) -> None:
         path.unlink()
 
 
-def _fit(trainer: T, precision: Precision, job: Job, on_epoch: Callable[[T, int], None]) -> T:
+def _fit(
+    trainer: T, *, precision: Precision, train_accuracy: bool, job: Job, on_epoch: Callable[[T, int], None]
+) -> T:
     epochs, members = trainer.spec.epochs, trainer.population.size
     state = {"note": ""}
 
@@ -106,6 +114,7 @@ def _fit(trainer: T, precision: Precision, job: Job, on_epoch: Callable[[T, int]
     fit(
         trainer,
         precision=precision,
+        train_accuracy=train_accuracy,
         checkpoint=checkpoint(job),
         checkpoint_seconds=checkpoint_seconds(),
         hooks=hooks,

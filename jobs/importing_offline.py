@@ -98,7 +98,11 @@ def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
             inputs = {source: names[source] for source in found.spec.inputs()}
             _collect(ledger, rows, found, Run(names[key], found.spec.kind, key, inputs, found.started))
     new = {run.hash: run for run, _ in rows.runs}
-    spec = registry.study_spec(head["study"]) if head["study"] else made[head["runs"][-1]["run"]].spec
+    spec = (
+        registry.study_spec(head["study"], stored=True)
+        if head["study"]
+        else made[head["runs"][-1]["run"]].spec
+    )
     plan = [(entry["role"], names[entry["run"]], entry["run"] not in new) for entry in head["runs"]]
     began = min(found.started for found in made.values())
     folders = {run.run: path / "runs" / key for key, run in new.items()}
@@ -149,7 +153,7 @@ def _read_run(folder: Path) -> Made:
         state = outcome.state if outcome else "not finished"
         message = f"run {folder.name} is {state}: let the offline worker finish the study (--resume) and import then"
         raise ImportRefusedError(message)
-    spec = registry.run_spec((folder / "spec.json").read_text(encoding="utf-8"))
+    spec = registry.run_spec((folder / "spec.json").read_text(encoding="utf-8"), stored=True)
     if spec_hash(spec) != folder.name:
         message = f"run {folder.name} has a spec whose hash is {spec_hash(spec)}: another version of Symmetry Lab made it"
         raise ImportRefusedError(message)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+from safetensors.torch import load_file
+
 from jobs.job import Job
-from jobs.specs import DataRunSpec
+from jobs.specs import MaybeDataRunSpec
+from symcore.asymmetry import Parameters
 from symcore.data.sources import Dataset, load
 from symcore.population import Population
 from symcore.population import load as load_population
+from symcore.symmetry.permutations import derive, permute
 
 PERMUTATIONS = "permutations.safetensors"
 """The file in an align run's folder that holds a permutation of every group for each pair."""
@@ -18,13 +23,14 @@ WEIGHTS = "weights.safetensors"
 """The file in a train run's folder that holds its population."""
 
 
-def dataset(spec: DataRunSpec, job: Job) -> Dataset:
-    """The spec's data set on the job's device.
+def dataset(spec: MaybeDataRunSpec, job: Job) -> Dataset:
+    """The data set that a spec names, on the job's device.
 
     Raises:
         ValueError: if the spec was made for other bytes than this version reads.
         DataUnavailableError: if the files cannot be had.
     """
+    assert spec.data is not None
     images = load(spec.data, job.data_folder)
     if images.source.checksum != spec.data_checksum:
         msg = f"data_checksum: {spec.data_checksum}; accepted for {spec.data}: {images.source.checksum}"
@@ -73,6 +79,20 @@ def _kept(source: str, name: str, job: Job) -> Population:
         msg = f"source: {path} does not exist; run {source} was kept without it"
         raise FileNotFoundError(msg)
     return load_population(path, job.device)
+
+
+def aligned(b: Parameters, alignment: str | None, trained: Population, job: Job) -> Parameters:
+    """The second networks of pairs, [pair, *shape], as an align run permutes them; as they are where there is none.
+
+    Raises:
+        LookupError: if that run is not among the job's inputs.
+    """
+    if alignment is None:
+        return b
+    symmetry = derive(trained.network, torch.zeros(2, *trained.design.input_shape, device=job.device))
+    found = load_file(job.input(alignment) / PERMUTATIONS, device=str(job.device))
+    signs = {name.removeprefix(SIGNS): s for name, s in found.items() if name.startswith(SIGNS)}
+    return permute(b, symmetry, found, signs)
 
 
 def check_members(pairs: tuple[tuple[int, int], ...], trained: Population) -> None:

@@ -20,6 +20,7 @@ from jobs.headline import Headline, Rows
 from jobs.job import Job
 from jobs.records import COMMON
 from jobs.specs import PlannedRun, RunSpec, SpecHash, StudySpec, refusal
+from symcore.settings import STORED
 
 
 class Kind(Protocol):
@@ -109,40 +110,39 @@ def study_of(spec: StudySpec) -> Study:
     return studies()[spec.kind]
 
 
-def run_spec(data: str | Mapping[str, Any]) -> RunSpec:
+def run_spec(data: str | Mapping[str, Any], *, stored: bool = False) -> RunSpec:
     """The run spec in JSON text or a dictionary.
 
-    Raises:
-        ValidationError: naming each wrong field, its value and what is accepted.
-    """
-    return cast("RunSpec", _parse(data, kinds()))
-
-
-def study_spec(data: str | Mapping[str, Any]) -> StudySpec:
-    """The study spec in JSON text or a dictionary.
+    Args:
+        data: What it is read from.
+        stored: It was accepted once, so that what lies outside it is not asked again (`symcore.settings.STORED`).
 
     Raises:
         ValidationError: naming each wrong field, its value and what is accepted.
     """
-    return cast("StudySpec", _parse(data, studies()))
+    return cast("RunSpec", _parse(data, kinds(), stored=stored))
 
 
-def spec(data: str | Mapping[str, Any]) -> RunSpec | StudySpec:
-    """The spec of a study or of a single run, whichever its `kind` names.
-
-    Raises:
-        ValidationError: naming each wrong field, its value and what is accepted.
-    """
-    return _parse(data, {**studies(), **kinds()})
+def study_spec(data: str | Mapping[str, Any], *, stored: bool = False) -> StudySpec:
+    """The study spec in JSON text or a dictionary; arguments and errors as `run_spec`."""
+    return cast("StudySpec", _parse(data, studies(), stored=stored))
 
 
-def _parse(data: str | Mapping[str, Any], known: Mapping[str, Kind | Study]) -> RunSpec | StudySpec:
+def spec(data: str | Mapping[str, Any], *, stored: bool = False) -> RunSpec | StudySpec:
+    """The spec of a study or of a single run, whichever its `kind` names; arguments and errors as `run_spec`."""
+    return _parse(data, {**studies(), **kinds()}, stored=stored)
+
+
+def _parse(
+    data: str | Mapping[str, Any], known: Mapping[str, Kind | Study], *, stored: bool
+) -> RunSpec | StudySpec:
     content = _from_json(data) if isinstance(data, str) else data
     name = content.get("kind") if isinstance(content, Mapping) else None
     if not isinstance(name, str) or name not in known:
         msg = f"kind: {name!r} is not known; accepted: {', '.join(sorted(known))}"
         raise _error(("kind",), name, msg)
-    parsed: RunSpec | StudySpec = known[name].Spec.model_validate(content)
+    context = STORED if stored else None
+    parsed: RunSpec | StudySpec = known[name].Spec.model_validate(content, context=context)
     return parsed
 
 

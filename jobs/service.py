@@ -154,7 +154,9 @@ class Service:
         with self.ledger.lock:
             runs = {key: self.ledger.reusable(key, whole=True) for key in inputs}
         return {
-            key: registry.run_spec(queries.run(self.store, run)["spec"]) for key, run in runs.items() if run
+            key: registry.run_spec(queries.run(self.store, run)["spec"], stored=True)
+            for key, run in runs.items()
+            if run
         }
 
     def cancel(self, ids: Sequence[str]) -> list[str]:
@@ -246,7 +248,7 @@ class Service:
         found = queries.study(self.store, study)
         if found["kind"] not in registry.studies():
             return {}
-        spec = registry.study_spec(found["spec"])
+        spec = registry.study_spec(found["spec"], stored=True)
         module = registry.study_of(spec)
         runs = list(found["roles"].values())
         tables = {table: queries.records(self.store, table, runs) for table in module.RECORDS}

@@ -15,7 +15,9 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from pydantic_core import PydanticCustomError
 
 from symcore.data.sources import SOURCES
-from symcore.settings import Settings
+from symcore.networks.registered import RegisteredSpec
+from symcore.networks.registry import NetworkSpec
+from symcore.settings import Settings, is_stored
 
 SpecHash = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 """The first 32 hexadecimal digits of the SHA-256 of a spec's canonical JSON."""
@@ -62,15 +64,21 @@ class RunSpec(Settings):
     kind: str
     version: int
 
+    @field_validator("network", check_fields=False)
+    @classmethod
+    def _pin_code(cls, network: NetworkSpec) -> NetworkSpec:
+        """A person's own network is named with the code that builds it, so that other code makes another hash."""
+        return network.pinned() if isinstance(network, RegisteredSpec) else network
+
     def inputs(self) -> tuple[SpecHash, ...]:
         """Hashes of the runs whose results this run reads; they must be done before it starts."""
         return ()
 
 
-class DataRunSpec(RunSpec):
-    """Base of the kinds that read a data set; its checksum is part of the spec, so other bytes make another hash."""
+class MaybeDataRunSpec(RunSpec):
+    """Base of the kinds that may read a data set; its checksum is part of the spec, so other bytes make another hash."""
 
-    data: DataName
+    data: DataName | None
     """Data set."""
     data_checksum: str = ""
     """Names the exact content; filled in when it is left out."""
@@ -86,10 +94,17 @@ class DataRunSpec(RunSpec):
     @classmethod
     def _names_what_is_read(cls, given: str, info: ValidationInfo) -> str:
         data = info.data.get("data")
-        if data in SOURCES and given != SOURCES[data].checksum:
+        if data in SOURCES and not is_stored(info) and given != SOURCES[data].checksum:
             msg = f"{given!r} is not the content of {data}; accepted: {SOURCES[data].checksum}"
             raise refusal(msg)
         return given
+
+
+class DataRunSpec(MaybeDataRunSpec):
+    """Base of the kinds that always read a data set."""
+
+    data: DataName
+    """Data set."""
 
 
 class StudySpec(Settings):

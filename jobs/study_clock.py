@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from jobs import queries, registry
 from jobs.dispatcher import Dispatcher
 from jobs.planning import estimates, plan
@@ -94,10 +92,11 @@ class StudyClock:
         if study not in self._costs:
             device = self._dispatcher.slots[0].device if self._dispatcher.slots else "cpu"
             try:
-                planned = plan(registry.spec(spec))
+                planned = plan(registry.spec(spec, stored=True))
                 found = estimates(planned, self._upstream(planned))
-            except (ValidationError, KeyError):
-                found = {}  # an older version made a spec that this one cannot, or what it reads is not here
+            except (ValueError, KeyError):
+                # An older version made a spec that this one cannot, or what it reads, or its network, is not here.
+                found = {}
             self._costs[study] = {role: cost.seconds(device) for role, cost in found.items()}
         return self._costs[study]
 
@@ -106,4 +105,4 @@ class StudyClock:
         hashes = {key for run in planned for key in run.spec.inputs()}
         query = "SELECT hash, any_value(spec) AS spec FROM run WHERE hash IN (SELECT unnest($hashes::VARCHAR[])) GROUP BY hash"
         rows = self._store.read(query, {"hashes": list(hashes)}).to_pylist()
-        return {row["hash"]: registry.run_spec(row["spec"]) for row in rows}
+        return {row["hash"]: registry.run_spec(row["spec"], stored=True) for row in rows}

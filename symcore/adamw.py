@@ -19,13 +19,16 @@ from symcore.asymmetry import Asymmetry, Parameters
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 ALIGNMENT = 32
 """In a block of several, each parameter starts at a multiple of so many entries: matrix products are slow on unaligned rows."""
-OWN_BLOCK_FROM = 4_096
-"""Entries from which a matrix on a GPU has a block of its own: its gradient comes out of one product, as it stands."""
+OWN_BLOCK_FROM = {2: 4_096, 4: 65_536}
+"""Entries from which a matrix, or a convolution's filters, have a block of their own on a GPU."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each parameter lies in a block's rows: parameters [member, *shape] <-> [member, entry]."""
+    """Where each parameter lies in a block's rows: parameters [member, *shape] <-> [member, entry].
+
+    Filters lie there as [out, k, k, in], the order in which a GPU's convolutions take and give them.
+    """
 
     shapes: dict[str, torch.Size]
 
@@ -41,9 +44,7 @@ class Layout:
 
     def views(self, flat: Tensor) -> Parameters:
         """Parameters [member, *shape] that share memory with a block's tensor [member, entry]."""
-        return {
-            name: flat[:, columns].unflatten(1, self.shapes[name]) for name, columns in self.columns.items()
-        }
+        return {name: _shaped(flat[:, columns], self.shapes[name]) for name, columns in self.columns.items()}
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """One tensor [member, entry] from parameters [member, *shape]; entries between parameters are 0."""
@@ -52,9 +53,21 @@ class Layout:
             parameter = parameters[name]
             if columns.start > end:
                 pieces.append(parameter.new_zeros(len(parameter), columns.start - end))
-            pieces.append(parameter.flatten(1))
+            pieces.append(_in_order(parameter).flatten(1))
             end = columns.stop
         return torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
+
+
+def _in_order(parameter: Tensor) -> Tensor:
+    """[member, *shape] with axes in the order of memory."""
+    return parameter.movedim(2, -1) if parameter.ndim == 5 else parameter
+
+
+def _shaped(rows: Tensor, shape: torch.Size) -> Tensor:
+    """[member, entry] -> [member, *shape]."""
+    if len(shape) < 4:
+        return rows.view(len(rows), *shape)
+    return rows.view(len(rows), shape[0], *shape[2:], shape[1]).movedim(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,12 @@ class Block:
 
 def groups(parameters: Mapping[str, Tensor]) -> list[list[str]]:
     """Which parameters share a block, for parameters [member, *shape] on their device."""
-    large = [n for n, p in parameters.items() if p.is_cuda and p.ndim == 3 and p[0].numel() >= OWN_BLOCK_FROM]
+
+    def own(parameter: Tensor) -> bool:
+        least = OWN_BLOCK_FROM.get(parameter.ndim - 1)
+        return parameter.is_cuda and least is not None and parameter[0].numel() >= least
+
+    large = [name for name, parameter in parameters.items() if own(parameter)]
     return [*([name] for name in large), [name for name in parameters if name not in large]]
 
 

@@ -111,8 +111,9 @@ def _split(
     def positional(*args: Tensor) -> tuple[Tensor, ...]:
         return function(args[:count], args[count:])
 
-    # without in-place operations every node is a value of its own
-    module = make_fx(functionalize(positional, remove="mutations"))(*weights, *others)
+    # without in-place operations every node is a value of its own; operations with gradients of their own must go first
+    plain = make_fx(positional)(*weights, *others)
+    module = make_fx(functionalize(plain, remove="mutations"))(*weights, *others)
     cut = _last_linear(module.graph, count)
     rest = _since(module, cut, count)
     return _Parts(

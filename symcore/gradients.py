@@ -63,7 +63,7 @@ def gradient_program(
 def interleaved_gradient_program(
     network: InterleavedNetwork, names: Sequence[str], buffer_names: Sequence[str], *, stacked_buffers: bool
 ) -> Program:
-    """The same program as `gradient_program`, on interleaved maps."""
+    """The same program as `gradient_program`, with images as the network's `maps`."""
     given = [*names, *buffer_names]
 
     def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
@@ -73,7 +73,7 @@ def interleaved_gradient_program(
             leaves = [weight.detach().requires_grad_() for weight in own[: len(names)]]
             held = dict(zip(given, [*leaves, *shared, *own[len(names) : -2]], strict=True))
             with torch.enable_grad():
-                losses = cross_entropy(network(held, own[-2]), own[-1]).mean(-1)
+                losses = cross_entropy(network.of_maps(held, own[-2]), own[-1]).mean(-1)
                 gradients = torch.autograd.grad(losses.sum(), leaves)
             return losses.detach(), *gradients
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -91,18 +91,23 @@ class Evaluator:
             correct = (logits.argmax(-1) == y).sum(-1)
             return cross_entropy(logits, y).sum(-1), correct
 
+        def logits(parameters: Parameters, buffers: Parameters, x: Tensor, _y: Tensor) -> tuple[Tensor]:
+            return (call_one(network, parameters, buffers, x, *graph),)
+
         def of_one(weights: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             parameters = dict(zip(self._names, weights, strict=True))
             buffers = dict(zip(self._buffer_names, others[:-2], strict=True))
             return one(parameters, buffers, others[-2], others[-1])
 
-        interleaved = interleaved_form(network, dataset.source.input_shape) if in_bfloat16 else None
+        images = in_bfloat16 and not dataset.graph
+        interleaved = interleaved_form(network, dataset.source.input_shape) if images else None
         self._alone = interleaved is not None and interleaved.alone
         self._program = Program(self._interleaved(interleaved) if interleaved else self._flat(one))
+        self._logits = Program(self._flat(logits))
         self._combinations = CombinationProgram(of_one)
 
     def _flat(
-        self, one: Callable[[Parameters, Parameters, Tensor, Tensor], tuple[Tensor, Tensor]]
+        self, one: Callable[[Parameters, Parameters, Tensor, Tensor], tuple[Tensor, ...]]
     ) -> Callable[[list[Tensor]], tuple[Tensor, ...]]:
         """A function of [*weights, *statistics, *buffers, x, y] for many networks."""
         in_dims = (0, 0, 0 if self.stacked_buffers else None, None, None)
@@ -145,16 +150,37 @@ class Evaluator:
         self, splits: Sequence[str], effective: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
     ) -> dict[str, tuple[Array, Array]]:
         """What a call gives, on several splits with less work: of a graph all splits are seen in one pass."""
-        weights, held = (
-            [effective[name] for name in self._names],
-            [buffers[name] for name in self._buffer_names],
-        )
-        own, shared = [*weights, *self._calibration(weights, held)], held
-        if self.stacked_buffers:
-            own, shared = [*own, *held], []
+        own, shared = self._given(effective, buffers)
         if self._dataset.graph:
             return self._on_graph(splits, own, shared)
         return {split: self._on_images(self._dataset.splits[split], own, shared) for split in splits}
+
+    def logits(
+        self, effective: Mapping[str, Tensor], buffers: Mapping[str, Tensor], split: str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits [member, image, class] of weights [member, *shape], and labels [image], some images at a time."""
+        own, shared = self._given(effective, buffers)
+        data, members = self._dataset.splits[split], len(own[0])
+        if self._dataset.graph:
+            nodes, seen = self._dataset.normalise(data.images), data.labels >= 0
+            at_once = max(1, self._rows // len(nodes))
+            parts = [[t[first : first + at_once] for t in own] for first in range(0, members, at_once)]
+            found = [self._logits([*part, *shared, nodes, data.labels])[0][:, seen] for part in parts]
+            yield torch.cat(found), data.labels[seen]
+            return
+        chunk = max(1, self._rows // members)
+        for images, labels in zip(data.images.split(chunk), data.labels.split(chunk), strict=True):
+            self._on_chunk()
+            yield self._logits([*own, *shared, self._dataset.normalise(images), labels])[0], labels
+
+    def _given(
+        self, effective: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What each member has of its own, statistics of BatchNorm among it, and what all share."""
+        weights = [effective[name] for name in self._names]
+        held = [buffers[name] for name in self._buffer_names]
+        own = [*weights, *self._calibration(weights, held)]
+        return ([*own, *held], []) if self.stacked_buffers else (own, held)
 
     def _on_images(self, data: Split, own: list[Tensor], shared: list[Tensor]) -> tuple[Array, Array]:
         """Chunk by chunk, all members at once."""

@@ -85,8 +85,17 @@ def _(_rows: Tensor, _columns: Tensor, _values: Tensor, x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
+@_sparse_product.register_vmap
+def _(_info: object, in_dims: tuple[Any, ...], *inputs: Tensor) -> tuple[Tensor, int]:
+    *matrix, x = inputs
+    side_by_side = x.movedim(in_dims[-1], 1)  # [node, member, channel]
+    return _sparse_product(*matrix, side_by_side.flatten(1)).view(side_by_side.shape), 1
+
+
 class _Propagation(torch.autograd.Function):
     """The product with its gradient, in the form that torch.func's transforms take."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(rows: Tensor, columns: Tensor, values: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
@@ -103,12 +112,6 @@ class _Propagation(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         rows, columns, values, transposed = ctx.saved_tensors
         return None, None, None, None, _apply(rows, columns, transposed, values, *grads)
-
-    @staticmethod
-    def vmap(_info: object, in_dims: tuple[Any, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        *graph, x = inputs
-        side_by_side = x.movedim(in_dims[-1], 1)  # [node, member, channel]
-        return _apply(*graph, side_by_side.flatten(1)).view(side_by_side.shape), 1
 
 
 _apply: Callable[..., Tensor] = _Propagation.apply

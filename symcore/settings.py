@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+STORED = {"stored": True}
+"""Validation context of settings that were accepted once: what lies outside them may have changed since.
+
+A study that was made with a person's own network can be looked at when the network is no longer there.
+"""
+
+
+def is_stored(info: ValidationInfo) -> bool:
+    """Whether settings are read back, so that only their form is checked."""
+    return bool(info.context and info.context.get("stored"))
 
 
 class Settings(BaseModel):

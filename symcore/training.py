@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,16 +30,13 @@ from symcore.data import augment
 from symcore.data.sources import Dataset
 from symcore.gradients import Product, gradient_program, interleaved_gradient_program
 from symcore.graphs import GraphedSteps
-from symcore.interleaved.lowering import interleaved_form
+from symcore.interleaved.lowering import InterleavedNetwork, interleaved_form
 from symcore.metrics import Array, Evaluator
 from symcore.population import Population
+from symcore.precision import Precision, arithmetic
 from symcore.program import Program
 from symcore.randomness import stream
 from symcore.settings import Settings
-
-Precision = Literal["float32", "tf32", "bfloat16"]
-"""Arithmetic of products and convolutions on a GPU: IEEE single; TF32; or bfloat16 factors and maps where there are
-convolutions and TF32 elsewhere, sums and statistics always single. A CPU computes all as single."""
 
 
 class StoppedError(Exception):
@@ -60,6 +56,7 @@ class TrainingSpec(Settings):
     """AdamW's decoupled weight decay, per unit of learning rate."""
     warmup_epochs: int = Field(default=0, ge=0, le=100_000)
     """Epochs at a lower learning rate, which grows after each of them."""
+    # left out of a spec's JSON where it is geometric, so that specs from before it was a choice keep their hashes
     warmup_shape: Literal["geometric", "linear"] = Field(
         default="geometric", exclude_if=lambda shape: shape == "geometric"
     )
@@ -103,24 +100,6 @@ class Hooks:
     """Called with the text stored in the checkpoint that training goes on from."""
     stopping: Callable[[], bool] = lambda: False
     """Asked several times a second; when true, training saves a checkpoint and raises StoppedError."""
-
-
-@contextmanager
-def arithmetic(precision: Precision) -> Iterator[None]:
-    """Sets the arithmetic of float32 products and convolutions for a block, and restores it.
-
-    A GPU's convolutions take TF32 unless told otherwise, and may add up in another order each time; here they do as told,
-    in one order.
-    """
-    convolutions = torch.backends.cudnn
-    before = torch.get_float32_matmul_precision(), convolutions.allow_tf32, convolutions.deterministic
-    torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
-    convolutions.allow_tf32, convolutions.deterministic = precision != "float32", True
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        convolutions.allow_tf32, convolutions.deterministic = before[1:]
 
 
 class Trainer:
@@ -238,7 +217,7 @@ class Trainer:
         gradients_of = self._gradients(size, precision, as_products)
 
         def step() -> list[Product | None]:
-            loss, *gradients = gradients_of(*self.minibatch(size))
+            loss, *gradients = gradients_of()
             self.loss_sum.add_(loss, alpha=size)
             self.cursor.add_(size)
             self.updates.add_(1)
@@ -248,19 +227,17 @@ class Trainer:
 
     def _gradients(
         self, size: int, precision: Precision, as_products: Collection[str]
-    ) -> Callable[[Tensor, Tensor], list[Any]]:
-        """A function of a minibatch that gives each member's mean loss, and the gradient of each block."""
+    ) -> Callable[[], list[Any]]:
+        """What gives each member's mean loss on its next images, and the gradient of each block."""
         names, buffers = list(self.population.parameters), list(self.population.buffers.values())
-        interleaved = self._interleaved(precision)
-        program = interleaved or gradient_program(
-            self.population.network,
-            names,
-            stacked_buffers=self.population.stacked,
-            # of a graph no member has inputs of its own
-            as_products=[name for name in as_products if name in names and not self.dataset.graph],
-            graph=self.dataset.graph,
-        )
-        traced = program.trace([*self.point(), *buffers, *self.minibatch(size)])
+        form = self._form(precision)
+        program = self._program(form, as_products)
+
+        def inputs() -> tuple[Tensor, Tensor]:
+            images, labels = self.minibatch(size)
+            return (form.maps(images) if form else images), labels
+
+        traced = program.trace([*self.point(), *buffers, *inputs()])
 
         def gradients_of(images: Tensor, labels: Tensor) -> list[Any]:
             loss, *gradients = traced(*self.point(), *buffers, images, labels)
@@ -268,7 +245,8 @@ class Trainer:
             return [loss, *(_gathered(block.layout, named) for block in self.blocks)]
 
         # interleaved maps pass through kernels of their own, between which a compiler finds little, in minutes
-        return uncompiled(gradients_of) if interleaved else gradients_of
+        run = uncompiled(gradients_of) if form else gradients_of
+        return lambda: run(*inputs())
 
     def point(self) -> list[Tensor]:
         """Effective weights that a step takes gradients at, in the order of the population's."""
@@ -278,16 +256,27 @@ class Trainer:
         """The gradients of what is trained, by name, from those of the weights at `point`."""
         return gradients
 
-    def _interleaved(self, precision: Precision) -> Program | None:
-        """Gradients in bfloat16, where that is asked for on a GPU and the network has a form for it."""
-        if precision != "bfloat16":
+    def _form(self, precision: Precision) -> InterleavedNetwork | None:
+        """The network on interleaved maps, where bfloat16 was asked for on a GPU and there is such a form."""
+        if precision != "bfloat16" or self.dataset.graph:
             return None
-        form = interleaved_form(self.population.network, self.dataset.source.input_shape)
-        names, buffer_names = list(self.population.parameters), list(self.population.buffers)
-        stacked = self.population.stacked
-        if form is None:
-            return None
-        return interleaved_gradient_program(form, names, buffer_names, stacked_buffers=stacked)
+        return interleaved_form(self.population.network, self.dataset.source.input_shape)
+
+    def _program(self, form: InterleavedNetwork | None, as_products: Collection[str]) -> Program:
+        """Gradients of every member at `point`."""
+        population, names = self.population, list(self.population.parameters)
+        if form:
+            return interleaved_gradient_program(
+                form, names, list(population.buffers), stacked_buffers=population.stacked
+            )
+        return gradient_program(
+            population.network,
+            names,
+            stacked_buffers=population.stacked,
+            # of a graph no member has inputs of its own
+            as_products=[name for name in as_products if name in names and not self.dataset.graph],
+            graph=self.dataset.graph,
+        )
 
     def _apply(self, block: adamw.Block, gradient: Tensor | Product) -> Product | None:
         """Updates a block, or gives back the product that its gradient is."""
@@ -345,6 +334,7 @@ def fit(
     trainer: Trainer,
     *,
     precision: Precision = "float32",
+    train_accuracy: bool = False,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
     hooks: Hooks | None = None,
@@ -354,6 +344,7 @@ def fit(
     Args:
         trainer: the population, data and settings.
         precision: arithmetic of matrix products.
+        train_accuracy: whether every epoch ends with the accuracy on all training images too, as they are.
         checkpoint: file to save to now and then, and to go on from if it exists.
         checkpoint_seconds: time between checkpoints.
         hooks: what is told and asked on the way.
@@ -380,7 +371,7 @@ def fit(
             if trainer.epoch + 1 < trainer.spec.epochs:
                 upcoming = pool.submit(trainer.draw, trainer.epoch + 1)
             _run_epoch(trainer, advance, watch)
-            hooks.on_epoch(trainer.epoch, _epoch_metrics(trainer, evaluator))
+            hooks.on_epoch(trainer.epoch, _epoch_metrics(trainer, evaluator, train_accuracy=train_accuracy))
             trainer.loss_sum.zero_()
             watch.look()
     return trainer.trained()
@@ -412,13 +403,17 @@ def _run_epoch(trainer: Trainer, advance: Callable[[int], None], watch: _Watch) 
     trainer.epoch, trainer.step = trainer.epoch + 1, 0
 
 
-def _epoch_metrics(trainer: Trainer, evaluator: Evaluator) -> dict[str, Array]:
-    """Mean minibatch loss of the epoch, and loss and accuracy on the splits that are not trained on."""
+def _epoch_metrics(trainer: Trainer, evaluator: Evaluator, *, train_accuracy: bool) -> dict[str, Array]:
+    """Mean minibatch loss of the epoch, and loss and accuracy on the splits that are not trained on.
+
+    The accuracy on the training images, where it is wanted, is that of the network as it is after the epoch.
+    """
     metrics = {"train/loss": (trainer.loss_sum / trainer.samples).cpu().numpy()}
-    others = [split for split in trainer.dataset.splits if split != "train"]
-    found = evaluator.on(others, trainer.evaluated(), trainer.population.buffers)
+    measured = [split for split in trainer.dataset.splits if split != "train" or train_accuracy]
+    found = evaluator.on(measured, trainer.evaluated(), trainer.population.buffers)
     for split, (loss, accuracy) in found.items():
-        metrics |= {f"{split}/loss": loss, f"{split}/accuracy": accuracy}
+        metrics |= {f"{split}/loss": loss} if split != "train" else {}
+        metrics |= {f"{split}/accuracy": accuracy}
     return metrics
 
 

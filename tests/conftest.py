@@ -13,7 +13,7 @@ import pytest
 # Tests run in parallel processes, so each takes one thread; it also fixes the order of sums, which some tests
 # compare bit for bit. Set before torch is imported, so that the processes a test starts inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
-for name in ("SYMLAB_LAB", "SYMLAB_DATA", "SYMLAB_TOKEN"):
+for name in ("SYMLAB_LAB", "SYMLAB_DATA", "SYMLAB_TOKEN", "SYMLAB_NETWORKS"):
     os.environ.pop(name, None)
 
 import torch  # noqa: E402

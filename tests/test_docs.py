@@ -14,6 +14,7 @@ from cyclopts import App
 
 from app import navigation
 from jobs.cli.command import app
+from symcore.networks import registered
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,6 +80,16 @@ def test_every_address_of_the_server_is_described() -> None:
     assert not [path for path in named if f"`{path}`" not in described]
 
 
+@pytest.fixture
+def _nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers the network that the documents show, as a person who follows them has done."""
+    shown = dict(FENCE.findall((ROOT / "docs" / "own-networks.md").read_text()))
+    (tmp_path / "nets.py").write_text(shown["python"])
+    monkeypatch.setenv(registered.VARIABLE, str(tmp_path / "nets.py"))
+    monkeypatch.setattr(registered, "_registrations", {})
+
+
+@pytest.mark.usefixtures("_nets")
 @pytest.mark.parametrize(("document", "line"), list(shell_lines()))
 def test_a_shown_command_is_one_that_works(document: str, line: str) -> None:
     words = shlex.split(line, comments=True)
@@ -90,7 +101,7 @@ def test_a_shown_command_is_one_that_works(document: str, line: str) -> None:
     elif words[:2] == ["python", "-m"]:
         assert importlib.util.find_spec(words[2])
     else:
-        assert words[0] in {"apt-get", "curl", "docker", "source", "ssh"}, line
+        assert words[0] in {"apt-get", "curl", "export", "docker", "source", "ssh"}, line
 
 
 def check_symlab(symlab: App, words: list[str]) -> None:

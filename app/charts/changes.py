@@ -13,8 +13,10 @@ from app import theme
 from app.charts import labels
 from symcore.symmetry.inspector import EPSILON, TRANSFORMATIONS
 
-HEIGHT = 400
-"""Pixels of the chart."""
+LEAST = 400
+"""Pixels of the chart's height at least."""
+LANE = 15
+"""Pixels between two treatments' lanes at least, so that their names do not touch."""
 NAMES = {
     "swap": "two neurons swapped",
     "permutation": "all neurons permuted",
@@ -30,6 +32,12 @@ ROOM = 0.62
 """Height of the lanes of a transformation together, in rows."""
 TOP = -0.85
 """Upper end of the vertical axis, in rows, which leaves room for the name of the dashed rule."""
+
+
+def height(treatments: int) -> int:
+    """Pixels of the chart of so many treatments."""
+    rows = len(TRANSFORMATIONS) - 0.5 - TOP
+    return max(LEAST, round(rows * LANE * (treatments - 1) / ROOM))
 
 
 def placed(changes: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
@@ -103,4 +111,4 @@ def dots(changes: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
         .encode(x=x, y=y, text="label:N", color=theme.paint("words")),
     ]
     spoken = f"Relative change of the outputs, one dot per draw, for {', '.join(points['label'].unique())}"
-    return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))
+    return theme.styled(alt.layer(*layers).properties(height=height(len(order)), description=spoken))

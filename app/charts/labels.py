@@ -159,3 +159,24 @@ def words(placed: pd.DataFrame, x: alt.X, *, align: str) -> list[alt.Chart]:
     halo = alt.Stroke("halo:N", scale=theme.scale(), legend=None)
     under = text.mark_text(**look, strokeWidth=5, strokeJoin="round", strokeOpacity=0.85).encode(stroke=halo)
     return [under, text.mark_text(**look)]
+
+
+def on_colours(squares: pd.DataFrame, x: alt.X, y: alt.Y, text: alt.Text, **own: Any) -> list[alt.Chart]:  # noqa: ANN401
+    """Words in coloured squares: those that are `dark`, on light colours, and light ones on dark colours.
+
+    Args:
+        squares: A row per square, with the column "dark" and those that the channels read.
+        x: Horizontal channel.
+        y: Vertical channel.
+        text: What they say.
+        own: Further options of the mark.
+    """
+    layers = []
+    for dark, colour in ((True, theme.LIGHT.ink), (False, theme.LIGHT.paper)):
+        shown = alt.Chart(squares[squares["dark"] == dark])
+        layers.append(
+            shown.mark_text(**{"fontSize": 10.5, "color": colour, "tooltip": None} | own).encode(
+                x=x, y=y, text=text
+            )
+        )
+    return layers

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from app import theme
-from app.charts import legends
+from app.charts import labels, legends
 from app.charts.quantities import Quantity
 
 WIDTH = 955
@@ -100,22 +100,13 @@ def _matrix(
     squares = alt.Chart(whole).mark_rect(cornerRadius=2).encode(x=x, y=y, fill=fill, tooltip=told)
     itself = alt.Chart(pd.DataFrame({"a": names, "b": names, "role": theme.role(key)}))
     dots = itself.mark_circle(size=30, opacity=0.9, tooltip=None).encode(x=x, y=y, color=theme.paint("role"))
-    layers = [squares, dots, *(_numbers(whole, x, y, quantity) if pixels / networks >= READABLE else [])]
+    text = alt.Text("value:Q", format=f".{max(0, quantity.digits - 1)}f")
+    numbers = labels.on_colours(whole, x, y, text) if pixels / networks >= READABLE else []
+    layers = [squares, dots, *numbers]
     name = theme.treatment(key).label
     ink = alt.ExprRef(f"scale('color', '{theme.words(theme.role(key))}')")
     heading = alt.TitleParams(name, anchor="start", fontSize=12.5, fontWeight=600, color=ink, offset=8)
     return alt.layer(*layers).properties(width=pixels, height=pixels, title=heading)
-
-
-def _numbers(whole: pd.DataFrame, x: alt.X, y: alt.Y, quantity: Quantity) -> list[alt.Chart]:
-    """The barrier in each square, dark on light colours and light on dark ones."""
-    digits = max(0, quantity.digits - 1)
-    parts = []
-    for dark, colour in ((True, theme.LIGHT.ink), (False, theme.LIGHT.paper)):
-        shown = alt.Chart(whole[whole["dark"] == dark])
-        text = shown.mark_text(fontSize=10.5, color=colour, tooltip=None)
-        parts.append(text.encode(x=x, y=y, text=alt.Text("value:Q", format=f".{digits}f")))
-    return parts
 
 
 def _legend(title: str, quantity: Quantity, pixels: int) -> alt.Legend:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from app import theme
 from app.charts import labels
-from app.charts.quantities import LOSS, Quantity
+from app.charts.quantities import ACCURACY, Quantity
 
 HEIGHT = 400
 """Pixels of a chart."""
@@ -46,7 +46,7 @@ def domain(points: pd.DataFrame, quantity: Quantity) -> tuple[float, float]:
     """One vertical scale for all treatments: loss from zero, accuracy up to 100 %, with room for the labels."""
     values = points["value"].dropna()
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    if quantity is LOSS:
+    if quantity is not ACCURACY:
         return min(0.0, low), high * 1.08 or 1.0
     room = max(100.0 - low, 0.5) * 0.05
     return low - room, 100.0 + room
@@ -179,14 +179,17 @@ def swarm(values: Sequence[float], diameter: float) -> list[int]:
     return chosen
 
 
-def barriers(values: pd.DataFrame, order: list[str], axis_title: str, digits: int) -> alt.LayerChart:
+def barriers(
+    values: pd.DataFrame, order: list[str], axis_title: str, digits: int, what: str = "barrier"
+) -> alt.LayerChart:
     """A dot per pair, the mean as a bar and the sample standard deviation as a line; zero is a dashed rule.
 
     Args:
         values: Columns treatment, pair, value.
         order: Treatments from top to bottom.
-        axis_title: What the barrier is, with its unit.
+        axis_title: What the values are, with their unit.
         digits: Digits after the point in tooltips.
+        what: What a value is called in tooltips.
     """
     names = [theme.treatment(key).label for key in order]
     values = values.dropna()
@@ -213,7 +216,7 @@ def barriers(values: pd.DataFrame, order: list[str], axis_title: str, digits: in
     told = [
         alt.Tooltip("label:N", title="treatment"),
         alt.Tooltip("pair:O", title="pair"),
-        alt.Tooltip("value:Q", title="barrier", format=f".{digits}f"),
+        alt.Tooltip("value:Q", title=what, format=f".{digits}f"),
     ]
     dots = (
         alt.Chart(placed)

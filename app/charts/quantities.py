@@ -26,4 +26,6 @@ class Quantity:
 
 LOSS = Quantity("loss", "nats", 1.0, 3, "nats", "nats")
 ACCURACY = Quantity("accuracy", "%", 100.0, 1, "percentage points", "% points")
+CALIBRATED = Quantity("calibrated loss", "nats", 1.0, 3, "nats", "nats")
+"""Loss at the best softmax temperature of each network; only some studies measure it."""
 QUANTITIES = {quantity.key: quantity for quantity in (LOSS, ACCURACY)}

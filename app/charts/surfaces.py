@@ -18,6 +18,8 @@ from symcore.metrics import Array
 
 WIDTH = 955
 """Pixels that a figure may take, so that it fits beside the side bar on a window of 1280."""
+ACROSS = 4
+"""Surfaces beside each other at most; those of further treatments stand on another line."""
 LARGEST = 300
 """Pixels of a surface's side at most."""
 AXIS, LEGEND, GAP, CAPTION = 62, 74, 28, 112
@@ -212,13 +214,14 @@ class Look:
 
 
 def side(columns: int) -> int:
-    """Pixels of a surface's side when so many stand beside each other."""
-    return min(LARGEST, (WIDTH - AXIS - LEGEND - GAP * (columns - 1)) // columns)
+    """Pixels of a surface's side when so many are compared."""
+    across = min(columns, ACROSS)
+    return min(LARGEST, (WIDTH - AXIS - LEGEND - GAP * (across - 1)) // across)
 
 
 def height(rows: int, columns: int) -> int:
     """Pixels of a figure."""
-    return rows * (side(columns) + CAPTION)
+    return rows * -(-columns // ACROSS) * (side(columns) + CAPTION)
 
 
 @dataclass(frozen=True)
@@ -246,9 +249,11 @@ def figure(rows: dict[str, list[Surface]], look: Look) -> alt.VConcatChart:
     """
     drawn = []
     for heading, surfaces in rows.items():
-        panels = [_panel(surface, look, first=not place) for place, surface in enumerate(surfaces)]
-        title = alt.TitleParams(heading, anchor="start", **TITLE)
-        drawn.append(alt.hconcat(*panels, spacing=GAP, bounds="flush", title=title))
+        panels = [_panel(surface, look, first=not place % ACROSS) for place, surface in enumerate(surfaces)]
+        for start in range(0, len(panels), ACROSS):
+            title = alt.TitleParams("" if start else heading, anchor="start", **TITLE)
+            line = panels[start : start + ACROSS]
+            drawn.append(alt.hconcat(*line, spacing=GAP, bounds="flush", title=title))
     whole = alt.vconcat(
         *drawn,
         spacing=26,
@@ -265,7 +270,7 @@ TITLE = {"fontSize": 13, "fontWeight": 600, "color": alt.ExprRef("scale('color',
 
 
 def _panel(surface: Surface, look: Look, *, first: bool) -> alt.LayerChart:
-    """Cells, contour lines and networks of one surface; only the first of a row says what the vertical axis is."""
+    """Cells, contour lines and networks of one surface; only the first of a line says what the vertical axis is."""
     window, words = surface.window, AXES[surface.plane]
     drawn = extents(surface.cells, window)
     half = 0.5 * (window.high - window.low) / (window.points - 1)

@@ -116,10 +116,13 @@ def cards(
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 
 
-def card(treatment: str, value: str, told: str) -> str:
-    """A treatment's number with what there is to say of it, both as HTML."""
-    name = f'<p class="name">{swatch(treatment)}{escape(theme.treatment(treatment).label)}</p>'
-    return f'<section class="lab-card">{name}<p class="value">{value}</p><p class="note">{told}</p></section>'
+def card(treatment: str, value: str, told: str, name: str = "") -> str:
+    """A treatment's number with what there is to say of it, both as HTML; `name`, if given, is another heading."""
+    heading = escape(name or theme.treatment(treatment).label)
+    return (
+        f'<section class="lab-card"><p class="name">{swatch(treatment)}{heading}</p>'
+        f'<p class="value">{value}</p><p class="note">{told}</p></section>'
+    )
 
 
 def strip(treatments: Iterable[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
@@ -136,9 +139,17 @@ def in_line(cells: Mapping[str, tuple[float, float]], digits: int) -> str:
         value = f"<b>{number(mean, digits)}</b>"
         if math.isfinite(spread):
             value += f" <i>± {number(spread, digits)}</i>"
-        label = escape(theme.treatment(key).label)
-        told.append(f"<span><small>{swatch(key)}{label}</small><span>{value}</span></span>")
-    return f'<div class="lab-strip">{"".join(told)}</div>'
+        told.append((key, theme.treatment(key).label, value))
+    return answers(told)
+
+
+def answers(told: Iterable[tuple[str, str, str]]) -> str:
+    """Answers beside each other, as HTML: the treatment, the answer's name, and its value as HTML."""
+    parts = (
+        f"<span><small>{swatch(key)}{escape(name)}</small><span>{value}</span></span>"
+        for key, name, value in told
+    )
+    return f'<div class="lab-strip">{"".join(parts)}</div>'
 
 
 def latex(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:

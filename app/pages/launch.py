@@ -51,7 +51,7 @@ def _cloned() -> Start | None:
         return None
     try:
         study = reads.study(parts.lab().store, source)
-        spec = registry.study_spec(study["spec"])
+        spec = registry.study_spec(study["spec"], stored=True)
     except (UnknownError, ValueError):
         st.warning(f"There is no study “{source}” to clone.", icon=":material/content_copy:")
         return None

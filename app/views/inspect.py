@@ -41,7 +41,7 @@ def draw(run: Mapping[str, Any]) -> None:
     st.subheader("Change under each transformation", anchor=False)
     shown = measured.assign(treatment=treatment)
     chart = None if shown.empty else changes.dots(shown, [treatment])
-    parts.chart(chart, changes.HEIGHT, "changes")
+    parts.chart(chart, changes.height(1), "changes")
     st.subheader("Neurons", anchor=False)
     if groups.empty:
         st.skeleton(height=140)

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from app import parts, queries
+from app import parts, queries, wording
 from app.charts import paths, tables
-from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
+from app.charts.quantities import ACCURACY, CALIBRATED, LOSS, QUANTITIES, Quantity
 from jobs import registry
 
 Results = Mapping[str, pa.Table]
@@ -34,7 +34,8 @@ class Chosen:
 
 def draw(study: Mapping[str, Any], results: Results) -> None:
     """The view, with a dash or a placeholder for what is not there yet."""
-    spec, chosen = study["spec"], controls()
+    spec = study["spec"]
+    chosen = controls(spec["data"], calibrated=spec.get("temperature", False))
     cards = tables.cards(
         spec["treatments"],
         results["summary"].to_pandas(),
@@ -47,7 +48,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     place = "at the midpoint" if chosen.which == "midpoint" else "as maximum over the path"
     parts.note(
         f"{chosen.quantity.key.capitalize()} barrier {place} in {chosen.quantity.barrier_unit} on the {chosen.split} "
-        "images: mean ± sample standard deviation over pairs. All treatments share one scale."
+        f"{wording.inputs(spec['data'])}: mean ± sample standard deviation over pairs. All treatments share one scale."
     )
     _charts(spec, results, chosen)
     parts.note(
@@ -59,7 +60,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     _beside_the_paper(spec["kind"], results)
 
 
-BRIEF = "Loss barrier at the midpoint, test images (nats)"
+BRIEF = "Loss barrier at the midpoint, test split (nats)"
 """What the numbers of `brief` are."""
 
 
@@ -85,13 +86,14 @@ def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, 
     }
 
 
-def controls() -> Chosen:
-    """What people choose of the results; the address keeps it."""
+def controls(data: str, *, calibrated: bool = False) -> Chosen:
+    """What people choose of the results on a data set; the address keeps it."""
+    quantities = QUANTITIES | ({CALIBRATED.key: CALIBRATED} if calibrated else {})
     with st.container(horizontal=True, gap="medium"):
-        split = parts.choice("Images", "split", ["test", "train"])
-        quantity = parts.choice("Quantity", "quantity", list(QUANTITIES))
+        split = parts.choice(wording.inputs(data).capitalize(), "split", ["test", "train"])
+        quantity = parts.choice("Quantity", "quantity", list(quantities))
         which = parts.choice("Barrier", "barrier", ["midpoint", "maximum"])
-    return Chosen(QUANTITIES[quantity], split, which)
+    return Chosen(quantities[quantity], split, which)
 
 
 def _charts(spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:

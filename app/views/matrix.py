@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from app import parts, queries
+from app import parts, queries, wording
 from app.charts import matrices, tables
 from app.charts.quantities import LOSS
 from app.views import lmc
@@ -22,7 +22,7 @@ Content = str | Callable[[], bytes]
 
 def draw(study: Mapping[str, Any], results: Results) -> None:
     """The view, with a dash or a placeholder for what is not there yet."""
-    spec, chosen = study["spec"], lmc.controls()
+    spec, chosen = study["spec"], lmc.controls(study["spec"]["data"])
     summary = results["summary"].to_pandas()
     planned = _pairs(spec)
     st.html(
@@ -31,8 +31,8 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         )
     )
     parts.note(
-        f"{chosen.quantity.key.capitalize()} barrier in {chosen.quantity.barrier_unit} on the {chosen.split} images: "
-        f"mean ± sample standard deviation over all {planned} pairs of {spec['networks']} networks. Pairs share "
+        f"{chosen.quantity.key.capitalize()} barrier in {chosen.quantity.barrier_unit} on the {chosen.split} "
+        f"{wording.inputs(spec['data'])}: mean ± sample standard deviation over all {planned} pairs of {spec['networks']} networks. Pairs share "
         "networks, so they are not independent."
     )
     _chart(spec, results, chosen)

@@ -49,7 +49,9 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     )
     st.subheader("What a transformation of the weights changes", anchor=False)
     parts.chart(
-        changes.dots(measured, spec["treatments"]) if len(measured) else None, changes.HEIGHT, "changes"
+        changes.dots(measured, spec["treatments"]) if len(measured) else None,
+        changes.height(len(spec["treatments"])),
+        "changes",
     )
     _meaning(spec, set(measured["transformation"]))
     st.subheader("Mean and largest change", anchor=False)

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from jobs.designs import field_error, size
+from jobs.designs import check_separate_images, field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset, population
 from jobs.job import Job
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Split
-from jobs.kinds.members import Members, check_gates, check_members, check_separate_images
+from jobs.kinds.members import Members, check_gates, check_members
 from jobs.kinds.surface import Images, evaluated
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
@@ -25,7 +25,7 @@ from symcore.landscape.curvature import Hessian, largest, trace
 from symcore.landscape.surfaces import subset
 from symcore.metrics import ROWS, rows_at_once
 from symcore.population import Population
-from symcore.training import Precision, arithmetic
+from symcore.precision import Precision, arithmetic
 
 Place = Literal["network", "midpoint"]
 NUMBERS = {"cpu": 2**27, "cuda": 2**31}
@@ -97,7 +97,7 @@ TABLES = {
 
 
 def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
-    """Makes sure that the networks exist, on this data.
+    """Makes sure that the networks exist, on this data, and that their loss is a sum over images.
 
     Raises:
         ValidationError: pointing at the field that does not fit, with what is accepted.
@@ -107,6 +107,10 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
         return
     check_data(Spec, spec.data, spec.source, source)
     check_members(Spec, spec.members, spec.source, len(source.seeds))
+    accepted = "a run that trains other networks"
+    check_separate_images(
+        Spec, ("source",), source.network, source.data, value=spec.source, accepted=accepted
+    )
 
 
 def title(spec: Spec) -> str:
@@ -151,14 +155,12 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
 
     Raises:
         StoppedError: if the job was asked to stop; it starts again from the beginning.
-        ValueError: if the networks of a pair have different gates, or their loss is no sum over images.
+        ValueError: if the networks of a pair have different gates.
     """
     trained = population(spec.source, job)
     check_members(Spec, spec.members, spec.source, trained.size)
     count = evaluated(spec.data, spec.split, spec.images)
-    whole = dataset(spec, job)
-    check_separate_images("source", trained.network, whole)
-    images = subset(whole, spec.split, count, spec.subset_seed)
+    images = subset(dataset(spec, job), spec.split, count, spec.subset_seed)
     part = images.splits[spec.split]
     inputs = images.normalise(part.images)
     points = [Point("network", member, (member, member)) for member in spec.members]

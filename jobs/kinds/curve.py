@@ -15,7 +15,7 @@ from jobs.estimates import Estimate
 from jobs.fitting import checkpoint, train
 from jobs.inputs import dataset
 from jobs.job import Job
-from jobs.kinds.ends import PairsSpec, check_ends, ends, watch
+from jobs.kinds.ends import PairsSpec, check_ends, ends, on_split, steps
 from jobs.kinds.interpolate import Points, Splits, record, summary
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
@@ -24,7 +24,8 @@ from symcore.data.sources import SOURCES, Dataset
 from symcore.landscape.curves import CurveTrainer, curve_path
 from symcore.landscape.paths import PathPoints, alphas
 from symcore.metrics import Evaluator
-from symcore.training import Precision, TrainingSpec, arithmetic
+from symcore.precision import Precision, arithmetic
+from symcore.training import TrainingSpec
 
 
 class Spec(PairsSpec):
@@ -117,11 +118,11 @@ def _evaluate(spec: Spec, trainer: CurveTrainer, images: Dataset, job: Job) -> d
         in_bfloat16=spec.precision == "bfloat16",
         on_chunk=job.pause_point,
     )
+    begin = steps(job, len(spec.pairs), [on_split(split) for split in spec.splits])
     paths: dict[str, PathPoints] = {}
     with arithmetic(spec.precision):
-        for index, split in enumerate(spec.splits):
-            on_pairs = watch(job, len(spec.pairs), spec.splits, index)
-            on_pairs(0)
+        for split in spec.splits:
+            on_pairs = begin(on_split(split))
             paths[split] = curve_path(
                 evaluator, trainer.controls(), first.buffers, split, alphas(spec.points), on_pairs
             )

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-from safetensors.torch import load_file
-
-from jobs.designs import field_error
-from jobs.inputs import PERMUTATIONS, SIGNS, check_members, population
+from jobs.inputs import aligned, check_members, population
 from jobs.job import Job
-from jobs.kinds.align import Spec as AlignSpec
-from jobs.kinds.align import check_data, trained_source
+from jobs.kinds.align import check_alignment, check_data, trained_source
 from jobs.kinds.members import check_gates
 from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash
 from symcore.asymmetry import Parameters
 from symcore.population import Population
-from symcore.symmetry.permutations import derive, permute
 
 
 class PairsSpec(DataRunSpec):
@@ -47,12 +41,7 @@ def check_ends(spec: PairsSpec, upstream: Mapping[SpecHash, RunSpec]) -> None:
     source = trained_source(type(spec), spec.source, spec.pairs, upstream)
     if source is not None:
         check_data(type(spec), spec.data, spec.source, source)
-    aligned = upstream.get(spec.alignment) if spec.alignment else None
-    if aligned is None:
-        return
-    if not isinstance(aligned, AlignSpec) or (aligned.source, aligned.pairs) != (spec.source, spec.pairs):
-        msg = f"{spec.alignment} does not align these pairs of source {spec.source}; accepted: an align run that does"
-        raise field_error(type(spec), ("alignment",), spec.alignment, msg)
+    check_alignment(type(spec), spec.alignment, spec.source, spec.pairs, upstream)
 
 
 def ends(spec: PairsSpec, job: Job) -> tuple[Population, Parameters, Parameters]:
@@ -70,23 +59,27 @@ def ends(spec: PairsSpec, job: Job) -> tuple[Population, Parameters, Parameters]
         check_gates("pairs", pair, trained)
     firsts, seconds = (list(members) for members in zip(*spec.pairs, strict=True))
     first, second = trained.select(firsts), trained.select(seconds).effective()
-    return first, first.effective(), _permuted(second, trained, spec, job)
+    return first, first.effective(), aligned(second, spec.alignment, trained, job)
 
 
-def _permuted(b: Parameters, trained: Population, spec: PairsSpec, job: Job) -> Parameters:
-    if spec.alignment is None:
-        return b
-    symmetry = derive(trained.network, torch.zeros(2, *trained.design.input_shape, device=job.device))
-    found = load_file(job.input(spec.alignment) / PERMUTATIONS, device=str(job.device))
-    signs = {name.removeprefix(SIGNS): s for name, s in found.items() if name.startswith(SIGNS)}
-    return permute(b, symmetry, found, signs)
+def steps(job: Job, pairs: int, order: Sequence[str]) -> Callable[..., Callable[[int], None]]:
+    """Begins one step of a run after another, each named as in `order`.
+
+    What it gives reports how many pairs are done, or parts of pairs, of which each has `parts`; it stops where that is
+    asked for.
+    """
+
+    def begin(step: str, parts: int = 1) -> Callable[[int], None]:
+        def on_parts(done: int) -> None:
+            job.progress(order.index(step) * pairs + done / parts, len(order) * pairs, step)
+            job.pause_point()
+
+        on_parts(0)
+        return on_parts
+
+    return begin
 
 
-def watch(job: Job, pairs: int, splits: Sequence[str], index: int) -> Callable[[int], None]:
-    """What reports the pairs done on the split at `index`, and stops where that is asked for."""
-
-    def on_pairs(done: int) -> None:
-        job.progress(index * pairs + done, len(splits) * pairs, f"{splits[index]} split")
-        job.pause_point()
-
-    return on_pairs
+def on_split(split: str) -> str:
+    """The name of the step that evaluates a split."""
+    return f"{split} split"

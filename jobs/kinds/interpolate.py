@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+import operator
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
+from torch import nn
 
-from jobs.designs import size
+from jobs.designs import field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset
 from jobs.job import Job
-from jobs.kinds.ends import PairsSpec, check_ends, ends, watch
+from jobs.kinds.ends import PairsSpec, check_ends, ends, on_split, steps
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import RunSpec, SpecHash, refusal
-from symcore.data.sources import SOURCES
-from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
-from symcore.metrics import Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
-from symcore.training import Precision, arithmetic
+from symcore.align import repair
+from symcore.asymmetry import Parameters
+from symcore.data.sources import SOURCES, Dataset
+from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, fit_temperatures, linear_path
+from symcore.landscape.surfaces import subset
+from symcore.metrics import Array, Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
+from symcore.population import Population
+from symcore.precision import Precision, arithmetic
 
 Split = Literal["train", "test"]
 
@@ -54,6 +60,19 @@ class Spec(PairsSpec):
     """Parts of the data set that every point is evaluated on."""
     precision: Precision = "float32"
     """Arithmetic of matrix products."""
+    repair: bool = Field(default=False, exclude_if=operator.not_)
+    """Scale and shift what hidden maps put out at each point, so that its mean and spread over training images are those on the line between the ends' (REPAIR, Jordan et al. 2023)."""
+    repair_images: int = Field(default=2_000, ge=2, le=100_000, exclude_if=lambda n: n == 2_000)
+    """Training images over which REPAIR takes mean and spread, all at once; of a smaller data set all."""
+    temperature: bool = Field(default=False, exclude_if=operator.not_)
+    """Also record the loss at each point's best softmax temperature, fitted on val images; where there are none, on the other half of the test images."""
+
+    @model_validator(mode="after")
+    def _repairs_images(self) -> Self:
+        if self.repair and SOURCES[self.data].nodes:
+            msg = f"true, and {self.data} is a graph; accepted: false, or a data set of images"
+            raise field_error(Spec, ("repair",), self.repair, msg)
+        return self
 
 
 TABLES = {
@@ -65,7 +84,16 @@ TABLES = {
             pa.field("loss", pa.float64(), nullable=False),  # mean cross-entropy, nats
             pa.field("accuracy", pa.float64(), nullable=False),  # 0 to 1
         ]
-    )
+    ),
+    "path_calibrated": pa.schema(
+        [
+            pa.field("pair", pa.int16(), nullable=False),
+            pa.field("alpha", pa.float64(), nullable=False),
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("temperature", pa.float64(), nullable=False),  # what logits are divided by
+            pa.field("loss", pa.float64(), nullable=False),  # at that temperature, nats
+        ]
+    ),
 }
 
 
@@ -77,20 +105,25 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
 def title(spec: Spec) -> str:
     """How many paths of how many points."""
     aligned = " aligned" if spec.alignment else ""
-    return f"Evaluate {len(spec.pairs)}{aligned} paths of {spec.points} points on {spec.data}"
+    repaired = " repaired" if spec.repair else ""
+    return f"Evaluate {len(spec.pairs)}{aligned}{repaired} paths of {spec.points} points on {spec.data}"
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """One forward pass per point and image."""
+    """One forward pass per point and image, those of REPAIR and of temperatures among them."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
-    images = sum(SOURCES[spec.data].rows(split) for split in spec.splits)
+    data = SOURCES[spec.data]
+    images = sum(data.rows(split) for split in spec.splits)
+    repairing = min(spec.repair_images, data.rows("train")) if spec.repair else 0
+    images += repairing
+    images += data.rows(_calibrating(spec)) if spec.temperature else 0
     networks = len(spec.pairs) * spec.points
     at_once, rows = min(networks, PATHS_AT_ONCE["cpu"]), rows_at_once("cpu", one.largest)
     return Estimate(
         flop=float(one.forward_flop) * networks * images,
-        bytes_memory=4 * (2 * at_once * one.parameters + 4 * rows * one.activations),
+        bytes_memory=4 * (2 * at_once * one.parameters + 4 * max(rows, repairing) * one.activations),
         steps=-(-networks * images // rows),
     )
 
@@ -103,23 +136,98 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """
     images = dataset(spec, job)
     first, a, b = ends(spec, job)
-    evaluator = Evaluator(
-        first.network,
-        images,
-        stacked_buffers=first.stacked,
-        in_bfloat16=spec.precision == "bfloat16",
-        on_chunk=job.pause_point,
-    )
-    positions = alphas(spec.points)
-    paths: dict[str, PathPoints] = {}
+    positions, begin = alphas(spec.points), steps(job, len(spec.pairs), _order(spec))
     with arithmetic(spec.precision):
-        for index, split in enumerate(spec.splits):
-            on_pairs = watch(job, len(spec.pairs), spec.splits, index)
-            on_pairs(0)
-            paths[split] = linear_path(evaluator, a, b, first.buffers, split, positions, on_pairs)
-    for name, path in paths.items():
-        record(job, name, path)
+        network, corrections = _repaired(spec, first, (a, b), images, begin)
+        evaluator = Evaluator(
+            network,
+            images,
+            stacked_buffers=first.stacked,
+            # interleaved maps have no corrections
+            in_bfloat16=spec.precision == "bfloat16" and not spec.repair,
+            on_chunk=job.pause_point,
+        )
+        sharpness = _sharpness(spec, evaluator, first, (a, b), corrections, begin, job)
+        paths: dict[str, PathPoints] = {
+            split: linear_path(
+                evaluator,
+                a,
+                b,
+                first.buffers,
+                split,
+                positions,
+                begin(on_split(split)),
+                corrections=corrections,
+                sharpness=sharpness,
+            )
+            for split in spec.splits
+        }
+    for split, path in paths.items():
+        record(job, split, path)
+        _record_calibrated(job, split, path, sharpness)
     return summary(paths)
+
+
+Ends = tuple[Parameters, Parameters]
+"""Effective weights of the first and of the second networks, [pair, *shape]."""
+Begin = Callable[..., Callable[[int], None]]
+"""See `jobs.kinds.ends.steps`."""
+
+
+def _order(spec: Spec) -> list[str]:
+    """The steps of the run."""
+    return [*["repair"] * spec.repair, *["temperature"] * spec.temperature, *map(on_split, spec.splits)]
+
+
+def _repaired(
+    spec: Spec, first: Population, between: Ends, images: Dataset, begin: Begin
+) -> tuple[nn.Module, Parameters]:
+    """The module to call, and what repairs every point, [pair, alpha, *shape]: nothing, unless that is asked for."""
+    if not spec.repair:
+        return first.network, {}
+    seen = subset(images, "train", spec.repair_images, seed=0)
+    x = images.normalise(seen.splits["train"].images)
+    corrections = repair.estimate(
+        first.network,
+        *between,
+        first.buffers,
+        x,
+        alphas(spec.points),
+        stacked_buffers=first.stacked,
+        on_points=begin("repair", spec.points),
+    )
+    return repair.repairable(first.network, x[:2]), corrections
+
+
+def _sharpness(
+    spec: Spec,
+    evaluator: Evaluator,
+    first: Population,
+    between: Ends,
+    corrections: Parameters,
+    begin: Begin,
+    job: Job,
+) -> Array | None:
+    """Each point's best inverse temperatures, [pair, alpha, fold], where they are asked for."""
+    if not spec.temperature:
+        return None
+    split = _calibrating(spec)
+    return fit_temperatures(
+        evaluator,
+        *between,
+        first.buffers,
+        split,
+        alphas(spec.points),
+        begin("temperature"),
+        corrections=corrections,
+        folds=1 if split == "val" else 2,
+        on_step=job.pause_point,
+    )
+
+
+def _calibrating(spec: Spec) -> str:
+    """The split that temperatures are fitted on. On training images, all classified rightly, most have no best one."""
+    return "val" if "val" in SOURCES[spec.data].sizes else "test"
 
 
 def record(job: Job, split: str, path: PathPoints) -> None:
@@ -135,6 +243,21 @@ def record(job: Job, split: str, path: PathPoints) -> None:
     )
 
 
+def _record_calibrated(job: Job, split: str, path: PathPoints, sharpness: Array | None) -> None:
+    """The loss at each point's temperature; of two temperatures, one for each half of the images, the geometric mean."""
+    if path.calibrated is None or sharpness is None:
+        return
+    pairs, points = path.calibrated.shape
+    job.emit(
+        "path_calibrated",
+        pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
+        alpha=np.tile(alphas(points), pairs),
+        split=[split] * path.calibrated.size,
+        temperature=np.exp(-np.log(sharpness).mean(-1)).ravel(),
+        loss=path.calibrated.ravel(),
+    )
+
+
 def summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
     """Barriers in loss as means over pairs."""
     found = {}
@@ -142,4 +265,6 @@ def summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
         positions = alphas(path.loss.shape[1])
         found[f"{split}/barrier at midpoint"] = float(barrier_midpoint(path.loss).mean())
         found[f"{split}/barrier maximum"] = float(barrier_maximum(path.loss, positions).mean())
+        if path.calibrated is not None:
+            found[f"{split}/calibrated barrier at midpoint"] = float(barrier_midpoint(path.calibrated).mean())
     return found

@@ -20,7 +20,7 @@ from symcore.data.sources import SOURCES
 from symcore.landscape.layerwise import ORDERS, Order, grafted, layers, moving
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
 from symcore.metrics import Evaluator, rows_at_once
-from symcore.training import Precision, arithmetic
+from symcore.precision import Precision, arithmetic
 
 
 class Spec(PairsSpec):

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from jobs.designs import field_error
 from jobs.specs import Member, RunSpec, SpecHash, refusal
 from symcore.asymmetry import Parameters
-from symcore.data.sources import Dataset
-from symcore.networks.batchnorm import batch_norms
 from symcore.population import Population
 
 
@@ -36,18 +34,6 @@ def check_members(model: type[RunSpec], members: Sequence[int], source: SpecHash
     if max(members) >= networks:
         msg = f"{list(members)} is not in source {source}; accepted: members 0 to {networks - 1}"
         raise field_error(model, ("members",), members, msg)
-
-
-def check_separate_images(field: str, network: nn.Module, images: Dataset) -> None:
-    """Makes sure that the loss is a sum over images, as derivatives over batches of images take it.
-
-    Raises:
-        ValueError: if images or nodes act on each other: by BatchNorm's statistics, or along a graph.
-    """
-    reason = "a graph's nodes act on each other" if images.graph else "BatchNorm's statistics join images"
-    if images.graph or batch_norms(network):
-        msg = f"{field}: derivatives of the loss are taken image by image, and {reason}; accepted: other networks"
-        raise ValueError(msg)
 
 
 def check_gates(field: str, members: Sequence[int], trained: Population) -> None:

@@ -32,8 +32,8 @@ from symcore.landscape.planes import plane_through, random_plane
 from symcore.landscape.surfaces import subset
 from symcore.metrics import Array, Evaluator, barrier_midpoint, rows_at_once
 from symcore.population import Population
+from symcore.precision import Precision, arithmetic
 from symcore.settings import Settings
-from symcore.training import Precision, arithmetic
 
 
 def _odd(cells: int) -> int:

@@ -11,13 +11,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from jobs.designs import field_error, size
+from jobs.designs import check_separate_images, field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset, population, snapshots
 from jobs.job import Job
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Points, Splits
-from jobs.kinds.members import Members, check_gates, check_members, check_separate_images, single, trainable
+from jobs.kinds.members import Members, check_gates, check_members, single, trainable
 from jobs.kinds.surface import Images, evaluated
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
@@ -28,13 +28,15 @@ from symcore.landscape.surfaces import subset
 from symcore.landscape.valleys import Kind, direction, gradient_noise, length, mean, toward, unit
 from symcore.metrics import Array, Evaluator, rows_at_once
 from symcore.population import Population
-from symcore.training import Precision, arithmetic
+from symcore.precision import Precision, arithmetic
 
 Direction = Literal["gaussian", "uniform", "sign", "noise", "between", "average"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 RANDOM: tuple[Kind, ...] = get_args(Kind)
 DRAWN = (*RANDOM, "noise")
 """Directions of which any number can be drawn, in lengths of the network's weights; the others lead to a network."""
+WITHOUT_NOISE = "directions without noise"
+"""What is accepted where the noise of SGD, gradients image by image, cannot be had."""
 
 
 class Spec(DataRunSpec):
@@ -107,7 +109,7 @@ TABLES = {
 
 
 def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
-    """Makes sure that the networks exist, on this data, and that snapshots were kept where they are averaged.
+    """Makes sure that the networks exist, on this data, with the snapshots and the loss that the directions need.
 
     Raises:
         ValidationError: pointing at the field that does not fit, with what is accepted.
@@ -117,6 +119,10 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
         return
     check_data(Spec, spec.data, spec.source, source)
     check_members(Spec, spec.members, spec.source, len(source.seeds))
+    if "noise" in spec.directions:
+        check_separate_images(
+            Spec, ("directions",), source.network, source.data, value=spec.directions, accepted=WITHOUT_NOISE
+        )
     if "average" in spec.directions and source.snapshots < spec.averaged:
         msg = f"{spec.averaged}; source {spec.source} keeps {source.snapshots} snapshots; accepted: as many or fewer"
         raise field_error(Spec, ("averaged",), spec.averaged, msg)
@@ -161,12 +167,10 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
 
     Raises:
         StoppedError: if the job was asked to stop; it starts again from the beginning.
-        ValueError: if networks that a slice joins have different gates, or the noise of a loss is asked for that is no sum.
+        ValueError: if networks that a slice joins have different gates.
     """
     trained, images = population(spec.source, job), dataset(spec, job)
     check_members(Spec, spec.members, spec.source, trained.size)
-    if "noise" in spec.directions:
-        check_separate_images("directions", trained.network, images)
     if "between" in spec.directions:
         check_gates("members", spec.members, trained)
     for split in spec.splits:

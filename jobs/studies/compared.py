@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from jobs.designs import check_treatment, weight_matrices
 from jobs.kinds import train
 from jobs.specs import DataName, StudySpec
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.registry import NetworkSpec
-from symcore.training import Precision, TrainingSpec
+from symcore.precision import Precision
+from symcore.settings import is_stored
+from symcore.training import TrainingSpec
 from symcore.treatments import (
     AsymmetricInit,
     FixedBiases,
@@ -28,6 +30,8 @@ NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 """Treatments for which networks are made, in the order in which people see them."""
 PAPERS: tuple[NetworkName, ...] = ("standard", "sigma", "w")
 """Those that the paper compares throughout."""
+SETTINGS_OF = {"w0": "w", "asym_init": "w"}
+"""The field with the settings of a treatment that has none of its name."""
 SEEDS_APART = 10_000
 """Seeds of one study stand next to each other; those of the next study seed begin this much later."""
 
@@ -53,12 +57,15 @@ class ComparedSpec(StudySpec):
     """Settings of the networks with fixed biases."""
 
     @model_validator(mode="after")
-    def _treatments_fit(self) -> Self:
+    def _treatments_fit(self, info: ValidationInfo) -> Self:
+        if is_stored(info):
+            return self
         check_treatment(type(self), (), self.network, self.data, Standard())
         for name, treatment in self.treatment_settings().items():
             if name in self.treatments:
-                field = "w" if name in {"w0", "asym_init"} else name
-                check_treatment(type(self), (field,), self.network, self.data, treatment)
+                check_treatment(
+                    type(self), (SETTINGS_OF.get(name, name),), self.network, self.data, treatment
+                )
         return self
 
     def treatment_settings(self) -> dict[str, Treatment]:

@@ -1,7 +1,7 @@
 """Paths of low loss: straight lines, Bezier curves and layer-wise paths between trained networks, side by side.
 
-Each treatment trains 2 * pairs networks from the same seeds, those of the linear mode connectivity study. Git Re-Basin
-aligns the standard networks' pairs before any path is taken.
+Each treatment trains 2 * pairs networks from the same seeds, those of the linear mode connectivity study. Git Re-Basin,
+and other methods where they are asked for, align the standard networks' pairs before any path is taken.
 """
 
 from __future__ import annotations
@@ -13,26 +13,24 @@ import pyarrow as pa
 from pydantic import Field
 
 from jobs.headline import Headline, Rows
-from jobs.kinds import align, curve, interpolate, layerwise, train
+from jobs.kinds import curve, interpolate, layerwise, train
 from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import curves_results, lmc
-from jobs.studies.compared import SEEDS_APART, TrainedSpec
-from jobs.studies.lmc_recipe import ALL, PAPERS, TreatmentName
+from jobs.studies.aligned import ALL, PAPERS, AlignedSpec, TreatmentName
+from jobs.studies.compared import SEEDS_APART
 from symcore.landscape.layerwise import ORDERS, Order
 from symcore.networks.mlp import MLPSpec
 from symcore.training import TrainingSpec
 
 
-class Spec(TrainedSpec):
+class Spec(AlignedSpec):
     """Barriers on straight, curved and layer-wise paths between trained networks, treatment beside treatment."""
 
     title: ClassVar[str] = "Paths of low loss"
 
     kind: Literal["curves"] = "curves"
     treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
-    """What is compared: standard networks, the same aligned by Git Re-Basin, other treatments; see the study lmc."""
-    restarts: int = Field(default=1, ge=1, le=1000)
-    """Git Re-Basin's ascents, of which the best is kept."""
+    """What is compared: standard networks, the same aligned by Git Re-Basin or another method, other treatments; see the study lmc."""
     pairs: int = Field(default=5, ge=1, le=100)
     """Disjoint pairs of networks per treatment; each needs two networks."""
     bends: int = Field(default=1, ge=1, le=8)
@@ -70,19 +68,15 @@ def expand(spec: Spec) -> list[PlannedRun]:
 
 def _treated(spec: Spec, name: str) -> Iterator[PlannedRun]:
     """All runs of one kind of network."""
-    aligned = name == "standard" and "rebasin" in spec.treatments
-    if name not in spec.treatments and not aligned:
+    if not spec.trains(name):
         return
     trained = spec.trained(name, range(2 * spec.pairs))
     yield PlannedRun(f"{name}/train/0", trained)
     if name in spec.treatments:
         yield from _paths(spec, name, trained)
-    if aligned:
-        matched = align.Spec(
-            source=spec_hash(trained), pairs=_pairs(spec), restarts=spec.restarts, seed=spec.seed
-        )
-        yield PlannedRun("rebasin/align/0", matched)
-        yield from _paths(spec, "rebasin", trained, matched)
+    for made, matched in spec.aligned(name, trained, _pairs(spec)).items():
+        yield PlannedRun(f"{made}/align/0", matched)
+        yield from _paths(spec, made, trained, matched)
 
 
 def _pairs(spec: Spec) -> tuple[tuple[int, int], ...]:

@@ -94,9 +94,9 @@ def layers(points: pa.Table) -> pa.Table:
     """
     names = ["treatment", "label", "order", "layer", "name", "split", "pair"]
     rows = []
-    for at, path in lines(points, names, list(QUANTITIES)):
-        for quantity, sign in QUANTITIES.items():
-            rows.append(at | {"quantity": quantity} | _path(path[quantity], sign))
+    for at, path in lines(points, names, ["loss", "accuracy"]):
+        for quantity, values in path.items():
+            rows.append(at | {"quantity": quantity} | _path(values, QUANTITIES[quantity]))
     return pa.Table.from_pylist(rows, schema=LAYERS)
 
 

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 
 from jobs.studies import lmc_recipe
-from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow, TreatmentName, expand, headline
+from jobs.studies.aligned import TreatmentName
+from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow, expand, headline
 from symcore.networks.mlp import MLPSpec
 from symcore.training import TrainingSpec
 from symcore.treatments import SigmaAsymmetric, WAsymmetric

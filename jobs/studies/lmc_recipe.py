@@ -1,28 +1,30 @@
 """Linear mode connectivity (Lim et al. 2024, section 4.1), for any form of network: one study for each row of table 1.
 
-Each treatment trains 2 * pairs networks from the same seeds; paths join disjoint pairs. Git Re-Basin aligns the
-standard networks' pairs.
+Each treatment trains 2 * pairs networks from the same seeds; paths join disjoint pairs. Git Re-Basin, and other methods
+where they are asked for, align the standard networks' pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from jobs.headline import Headline, Rows
-from jobs.kinds import align, interpolate, train
+from jobs.kinds import interpolate, train
 from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import lmc_results
-from jobs.studies.compared import TrainedSpec
+from jobs.studies.aligned import ALL as METHODS_TOO
+from jobs.studies.aligned import PAPERS, AlignedSpec, TreatmentName
+from symcore.align.methods import Method
+from symcore.align.weights import WeightMatching
 
-TreatmentName = Literal["standard", "rebasin", "sigma", "w", "w0", "syre", "asym_init", "fixed_biases"]
-ALL: tuple[TreatmentName, ...] = get_args(TreatmentName)
-PAPERS: tuple[TreatmentName, ...] = ("standard", "rebasin", "sigma", "w")
-"""Those that the paper compares."""
+LMCTreatment = Literal[TreatmentName, "rebasin_repair"]
+ALL: tuple[LMCTreatment, ...] = (*METHODS_TOO[:2], "rebasin_repair", *METHODS_TOO[2:])
+"""In the order in which people see them, REPAIR after what it repairs."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,13 @@ class PaperRow:
     """Midpoint test-loss barriers by treatment, mean and spread over at least 5 pairs (nats)."""
 
 
-class LMCSpec(TrainedSpec):
+class LMCSpec(AlignedSpec):
     """Base of the rows; each has its network, and the paper's row that its preset "paper" repeats."""
 
     paper: ClassVar[PaperRow]
 
-    treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
-    restarts: int = Field(default=1, ge=1, le=1000)
-    """Git Re-Basin's ascents, of which the best is kept; the paper uses one."""
+    treatments: Annotated[tuple[LMCTreatment, ...], in_order(ALL)] = PAPERS
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; Git Re-Basin's paths repaired (rebasin_repair); standard ones aligned without sign flips (rebasin_unsigned), by activation matching, straight-through estimation, Sinkhorn re-basin, or into one order for all (cycle); W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     pairs: int = Field(default=5, ge=1, le=1000)
     """Disjoint pairs of networks per treatment; each needs two networks."""
     points: interpolate.Points = 25
@@ -52,6 +52,13 @@ class LMCSpec(TrainedSpec):
     """Draw masks, what is fixed and gates anew for each pair; otherwise all networks of a treatment share them."""
     block: int = Field(default=5, ge=1, le=1000)
     """Pairs trained together as one run; raising `pairs` later reuses the full blocks."""
+    temperature: bool = False
+    """Also measure the loss at each point's best softmax temperature."""
+
+    def methods(self) -> dict[TreatmentName, Method]:
+        """The methods that are used; what is repaired is aligned first."""
+        repaired: dict[TreatmentName, Method] = {"rebasin": WeightMatching(restarts=self.restarts)}
+        return (repaired if "rebasin_repair" in self.treatments else {}) | super().methods()
 
 
 def expand(spec: LMCSpec) -> list[PlannedRun]:
@@ -62,19 +69,19 @@ def expand(spec: LMCSpec) -> list[PlannedRun]:
 def _block(spec: LMCSpec, block: int) -> Iterator[PlannedRun]:
     """All treatments' runs of one block of pairs."""
     for name in spec.treatment_settings():
-        aligned = name == "standard" and "rebasin" in spec.treatments
-        if name not in spec.treatments and not aligned:
+        if not spec.trains(name):
             continue
         trained = _train(spec, block, name)
         yield PlannedRun(f"{name}/train/{block}", trained)
         if name in spec.treatments:
             yield PlannedRun(f"{name}/path/{block}", _path(spec, trained))
-        if aligned:
-            matched = align.Spec(
-                source=spec_hash(trained), pairs=_pairs(trained), restarts=spec.restarts, seed=spec.seed
-            )
-            yield PlannedRun(f"rebasin/align/{block}", matched)
-            yield PlannedRun(f"rebasin/path/{block}", _path(spec, trained, matched))
+        for made, matched in spec.aligned(name, trained, _pairs(trained)).items():
+            yield PlannedRun(f"{made}/align/{block}", matched)
+            if made in spec.treatments:
+                yield PlannedRun(f"{made}/path/{block}", _path(spec, trained, matched))
+            if made == "rebasin" and "rebasin_repair" in spec.treatments:
+                repaired = _path(spec, trained, matched, repair=True)
+                yield PlannedRun(f"rebasin_repair/path/{block}", repaired)
 
 
 def _train(spec: LMCSpec, block: int, name: str) -> train.Spec:
@@ -87,7 +94,9 @@ def _pairs(trained: train.Spec) -> tuple[tuple[int, int], ...]:
     return tuple((first, first + 1) for first in range(0, len(trained.seeds), 2))
 
 
-def _path(spec: LMCSpec, trained: train.Spec, matched: RunSpec | None = None) -> interpolate.Spec:
+def _path(
+    spec: LMCSpec, trained: train.Spec, matched: RunSpec | None = None, *, repair: bool = False
+) -> interpolate.Spec:
     return interpolate.Spec(
         data=spec.data,
         source=spec_hash(trained),
@@ -95,10 +104,12 @@ def _path(spec: LMCSpec, trained: train.Spec, matched: RunSpec | None = None) ->
         pairs=_pairs(trained),
         points=spec.points,
         precision=spec.precision,
+        repair=repair,
+        temperature=spec.temperature,
     )
 
 
-RECORDS = ("path_point",)
+RECORDS = ("path_point", "path_calibrated")
 MEASURED_BY_PAPER = ("data", "network", "training", "sigma_learning_rate", "w", "sigma")
 """Settings that must be the paper's for its numbers to compare; the others change which pairs, or how exactly."""
 
@@ -111,10 +122,10 @@ def results(
     Args:
         spec: the study.
         roles: the run that plays each role.
-        tables: "path_point" with a `run` column.
+        tables: "path_point" and "path_calibrated" with a `run` column.
         paper: the paper's settings; its numbers stand beside those that are measured with them.
     """
-    paths = lmc_results.paths(tables["path_point"], roles, spec.block)
+    paths = lmc_results.paths(tables["path_point"], roles, spec.block, tables.get("path_calibrated"))
     comparable = all(getattr(spec, name) == getattr(paper, name) for name in MEASURED_BY_PAPER)
     return {
         "summary": lmc_results.summary(paths, spec.paper.barriers if comparable else {}),

@@ -21,6 +21,12 @@ from symcore.metrics import Array, barrier_maximum, barrier_midpoint
 LABELS = {
     "standard": "Standard",
     "rebasin": "Git Re-Basin",
+    "rebasin_repair": "Re-Basin + REPAIR",
+    "rebasin_unsigned": "Git Re-Basin, unsigned",
+    "activations": "Activation matching",
+    "straight_through": "Straight-through",
+    "sinkhorn": "Sinkhorn re-basin",
+    "cycle": "Cycle-consistent",
     "sigma": "σ-Asymmetric",
     "w": "W-Asymmetric",
     "w0": "W, κ = 0",
@@ -29,8 +35,10 @@ LABELS = {
     "fixed_biases": "Fixed biases",
 }
 """Treatments in the order and by the names in which people see them."""
-QUANTITIES = {"loss": 1.0, "accuracy": -1.0}
+QUANTITIES = {"loss": 1.0, "accuracy": -1.0, "calibrated loss": 1.0}
 """What is measured on a path, and the sign that makes a barrier in it positive."""
+PLACE = ["run", "pair", "alpha", "split"]
+"""Columns that say of which point a row is."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +52,23 @@ class Paths:
     alphas: Array
     """[alpha]"""
     values: dict[str, Array]
-    """"loss" (nats) and "accuracy" (0 to 1), [pair, alpha]."""
+    """"loss" (nats), "accuracy" (0 to 1) and, where it was measured, "calibrated loss" (nats), [pair, alpha]."""
 
 
-def paths(points: pa.Table, roles: Mapping[str, str], block: int) -> list[Paths]:
+def paths(
+    points: pa.Table, roles: Mapping[str, str], block: int, calibrated: pa.Table | None = None
+) -> list[Paths]:
     """Sorts path points by treatment and split; treatments of which nothing is done are left out.
 
     Args:
         points: the path_point table with a `run` column; runs that play no role are ignored.
         roles: the run that plays each role, say {"w/path/0": "r…"}.
         block: the study's pairs per block, which turns a run's pairs into the study's.
+        calibrated: the path_calibrated table with a `run` column, if losses at fitted temperatures are wanted too.
     """
+    if calibrated is not None and calibrated.num_rows:
+        best = calibrated.select([*PLACE, "loss"]).rename_columns([*PLACE, "calibrated loss"])
+        points = points.join(best, PLACE)
     found = []
     for treatment in LABELS:
         runs = {
@@ -83,21 +97,25 @@ def _stack(treatment: str, split: str, rows: pa.Table, first_pair: Mapping[str, 
         split=split,
         pairs=tuple(int(n) for n in numbers),
         alphas=alpha[order].reshape(shape)[0],
-        values={name: rows[name].to_numpy()[order].reshape(shape) for name in QUANTITIES},
+        values={
+            name: rows[name].to_numpy()[order].reshape(shape)
+            for name in QUANTITIES
+            if name in rows.column_names and not rows[name].null_count
+        },
     )
 
 
 def _each(all_paths: Sequence[Paths]) -> Iterator[tuple[dict[str, str], Paths, Array, float]]:
     """What names a row, its paths, their values [pair, alpha], and the sign of a barrier in them."""
     for one in all_paths:
-        for quantity, sign in QUANTITIES.items():
+        for quantity, values in one.values.items():
             names = {
                 "treatment": one.treatment,
                 "label": LABELS[one.treatment],
                 "split": one.split,
                 "quantity": quantity,
             }
-            yield names, one, one.values[quantity], sign
+            yield names, one, values, QUANTITIES[quantity]
 
 
 def _spread(values: Array) -> float | None:

@@ -1,7 +1,7 @@
 """The barrier matrix: is there a barrier between any two of several networks, before and after alignment?
 
-Each treatment trains its networks from the same seeds; paths join all pairs. Git Re-Basin aligns the standard networks,
-the second of each pair to the first.
+Each treatment trains its networks from the same seeds; paths join all pairs. Git Re-Basin, and other methods where they
+are asked for, align the standard networks, the second of each pair to the first.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ import pyarrow as pa
 from pydantic import Field
 
 from jobs.headline import Headline, Rows
-from jobs.kinds import align, interpolate, train
+from jobs.kinds import interpolate, train
 from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
 from jobs.studies import lmc_results
-from jobs.studies.compared import TrainedSpec
-from jobs.studies.lmc_recipe import ALL, PAPERS, TreatmentName
+from jobs.studies.aligned import ALL, PAPERS, AlignedSpec, TreatmentName
 from symcore.networks.mlp import MLPSpec
 from symcore.training import TrainingSpec
 from symcore.treatments import SigmaAsymmetric, WAsymmetric
 
 
-class Spec(TrainedSpec):
+class Spec(AlignedSpec):
     """Barriers between all pairs of several networks, treatment beside treatment."""
 
     title: ClassVar[str] = "Barrier matrix"
@@ -32,9 +31,7 @@ class Spec(TrainedSpec):
 
     kind: Literal["matrix"] = "matrix"
     treatments: Annotated[tuple[TreatmentName, ...], in_order(ALL)] = PAPERS
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
-    restarts: int = Field(default=1, ge=1, le=1000)
-    """Git Re-Basin's ascents for each pair, of which the best is kept."""
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; standard ones aligned without sign flips (rebasin_unsigned), by activation matching, straight-through estimation, Sinkhorn re-basin, or into one order for all (cycle); W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     networks: int = Field(default=6, ge=2, le=30)
     """Networks per treatment; every pair of them is joined by a path."""
     points: interpolate.Points = 25
@@ -70,19 +67,15 @@ def expand(spec: Spec) -> list[PlannedRun]:
 
 def _treated(spec: Spec, name: str) -> Iterator[PlannedRun]:
     """All runs of one kind of network."""
-    aligned = name == "standard" and "rebasin" in spec.treatments
-    if name not in spec.treatments and not aligned:
+    if not spec.trains(name):
         return
     trained = spec.trained(name, range(spec.networks))
     yield PlannedRun(f"{name}/train/0", trained)
     if name in spec.treatments:
         yield PlannedRun(f"{name}/path/0", _paths(spec, trained))
-    if aligned:
-        matched = align.Spec(
-            source=spec_hash(trained), pairs=pairs(spec.networks), restarts=spec.restarts, seed=spec.seed
-        )
-        yield PlannedRun("rebasin/align/0", matched)
-        yield PlannedRun("rebasin/path/0", _paths(spec, trained, matched))
+    for made, matched in spec.aligned(name, trained, pairs(spec.networks)).items():
+        yield PlannedRun(f"{made}/align/0", matched)
+        yield PlannedRun(f"{made}/path/0", _paths(spec, trained, matched))
 
 
 def _paths(spec: Spec, trained: train.Spec, matched: RunSpec | None = None) -> interpolate.Spec:

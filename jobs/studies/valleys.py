@@ -9,16 +9,18 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from jobs.designs import field_error
+from jobs.designs import check_separate_images, field_error
 from jobs.headline import Headline, Rows
 from jobs.kinds import curvature, surface, valley
 from jobs.kinds.interpolate import Points
 from jobs.specs import PlannedRun, in_order, spec_hash
 from jobs.studies import lmc, valleys_results
 from jobs.studies.compared import NETWORKS, PAPERS, NetworkName, TrainedSpec
+from symcore.data.sources import SOURCES
 from symcore.networks.mlp import MLPSpec
+from symcore.settings import is_stored
 from symcore.training import TrainingSpec
 
 
@@ -60,11 +62,28 @@ class Spec(TrainedSpec):
     """Seeds which images are drawn."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self, info: ValidationInfo) -> Self:
         if self.eigenvalues > self.steps:
             msg = f"{self.eigenvalues} of {self.steps} steps; accepted: 1 to {self.steps}"
             raise field_error(Spec, ("eigenvalues",), self.eigenvalues, msg)
+        if not is_stored(info):
+            self._check_loss()
         return self
+
+    def _check_loss(self) -> None:
+        """Makes sure that curvature can be had.
+
+        Raises:
+            ValidationError: pointing at the data set if it is a graph, or at the network's norm, or at a registered network.
+        """
+        at: tuple[str, ...] = ("network",)
+        value: str = self.network.kind
+        accepted = "a network without BatchNorm"
+        if SOURCES[self.data].nodes:
+            at, value, accepted = ("data",), self.data, "a data set of images"
+        elif norm := getattr(self.network, "norm", None):
+            at, value, accepted = ("network", "norm"), norm, "another norm"
+        check_separate_images(Spec, at, self.network, self.data, value=value, accepted=accepted)
 
     @property
     def kept(self) -> int:

@@ -6,27 +6,76 @@ appendix E.1, for GNNs) or on their correlations (Li et al. 2016; Ainsworth et a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from symcore.align.matching import Matching, assign, inner_product
-from symcore.align.proof import prove
-from symcore.symmetry import permutations as symmetry
+from symcore.align.learning import bytes_each
+from symcore.align.matching import Matching, Networks, Watch, assign, in_parts
+from symcore.align.proof import proven
+from symcore.data.sources import Dataset
+from symcore.propagation import Graph
+from symcore.settings import Settings
 from symcore.symmetry.features import Features, features
 from symcore.training import StoppedError
 
 Tensors = Mapping[str, Tensor]
+BATCH = 256
+"""Images at once."""
 Similarity = Literal["product", "correlation"]
 """Uncentred inner product of features, or their Pearson correlation over inputs."""
 
 
+class ActivationMatching(Settings):
+    """Activation matching (Li et al. 2016; Ainsworth et al. 2023): neurons that answer alike on the same images."""
+
+    label: ClassVar[str] = "activation matching"
+    reads_images: ClassVar[bool] = True
+
+    kind: Literal["activation_matching"] = "activation_matching"
+    similarity: Similarity = "correlation"
+    """Of two neurons: the inner product of their features, or Pearson's correlation."""
+    images: int = Field(default=10_000, ge=1)
+    """Neurons are compared on the first so many training images, or on all where there are fewer; of a graph on all nodes."""
+    signs: bool = True
+    """Neurons may also change sign where their activation is odd, as tanh is."""
+
+    def match(self, networks: Networks, images: Dataset | None, *, seed: int, watch: Watch) -> Matching:
+        """Matches all pairs; nothing is random."""
+        del seed
+        assert images is not None
+        seen = images.splits["train"].images
+        inputs = images.normalise(seen if images.graph else seen[: self.images])
+        noun = "nodes" if images.graph else "images"
+
+        def one(some: Networks, own: Watch) -> Matching:
+            return match(
+                some.form,
+                some.a,
+                some.b,
+                inputs,
+                similarity=self.similarity,
+                signs=self.signs,
+                stopping=own.stopping,
+                on_images=lambda done: own.on_progress(done, len(inputs), f"{done} of {len(inputs)} {noun}"),
+                graph=images.graph,
+            )
+
+        together = len(inputs) if images.graph else BATCH
+        return in_parts(networks, watch, bytes_each(networks.form, networks.example, together), one)
+
+
 def _never() -> bool:
     return False
+
+
+def _ignore(_images: int) -> None:
+    pass
 
 
 def match(
@@ -36,11 +85,16 @@ def match(
     inputs: Tensor,
     *,
     similarity: Similarity = "product",
-    batch: int = 256,
+    signs: bool = True,
+    batch: int = BATCH,
     threads: int | None = None,
     stopping: Callable[[], bool] = _never,
+    on_images: Callable[[int], None] = _ignore,
+    graph: Graph | tuple[()] = (),
 ) -> Matching:
     """Matches the neurons of each b to those of its a, and proves that permuting b leaves its function as it is.
+
+    BatchNorm takes the statistics of each batch.
 
     Args:
         network: the common form of all networks; its buffers are used, its parameters are not.
@@ -48,9 +102,12 @@ def match(
         b: likewise.
         inputs: what the features are compared on, [image, *input_shape], on the weights' device.
         similarity: of two neurons.
+        signs: whether neurons may also change sign where they can; one does where its features differ in sign.
         batch: images at once; the last ones are left out where fewer remain, unless there are no others.
         threads: for the assignments; none given, as many as torch uses.
         stopping: asked before each batch whether to give up.
+        on_images: told after each batch how many images are done.
+        graph: whose nodes the inputs are, of a network that looks at neighbours; they are one batch.
 
     Raises:
         ValueError: if there is no input.
@@ -61,25 +118,24 @@ def match(
     if not len(inputs):
         msg = "inputs: got none; at least one image is needed"
         raise ValueError(msg)
-    size = min(batch, len(inputs))
-    cut = features(network, inputs[:size])
-    moments = _moments(cut, network, a, b, inputs, size, stopping)
+    size = len(inputs) if graph else min(batch, len(inputs))
+    cut = features(network, (inputs[:size], *graph))
+    spec = cut.spec if signs else cut.spec.without_signs()
+    batches = [(part, *graph) for part in inputs[: len(inputs) // size * size].split(size)]
+    moments = _moments(cut, network, a, b, batches, stopping, on_images)
+    alike = {n: m.xy if similarity == "product" else _correlation(m) for n, m in moments.items()}
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
         permutations = {
-            name: assign(_product(m) if similarity == "product" else _correlation(m), pool)
-            for name, m in moments.items()
+            g.name: assign(alike[g.name].abs() if g.flip else alike[g.name], pool) for g in spec.groups
         }
-    prove(network, inputs[:2], b, cut.spec, permutations)
-    once = torch.ones(len(next(iter(a.values()))), dtype=torch.int64)
-    identity = symmetry.identity(cut.spec, len(once))
-    return Matching(
-        spec=cut.spec,
-        permutations=permutations,
-        objective=inner_product(a, b, cut.spec, permutations),
-        identity_objective=inner_product(a, b, cut.spec, identity),
-        sweeps=once,
-        restart=torch.zeros_like(once),
-    )
+    flipped = {g.name: _signs(alike[g.name], permutations[g.name]) for g in spec.groups if g.flip}
+    return proven(network, inputs[:2], a, b, (spec, permutations, flipped))
+
+
+def _signs(alike: Tensor, permutation: Tensor) -> Tensor:
+    """The sign of each neuron under which it is more like the one that it is matched to, [pair, n]."""
+    chosen = alike.gather(2, permutation.to(alike.device)[:, :, None])[:, :, 0]
+    return torch.where(chosen < 0, -1, 1).cpu()
 
 
 @dataclass
@@ -100,20 +156,22 @@ def _moments(
     network: nn.Module,
     a: Tensors,
     b: Tensors,
-    inputs: Tensor,
-    size: int,
+    batches: Sequence[tuple[Tensor, ...]],
     stopping: Callable[[], bool],
+    on_images: Callable[[int], None],
 ) -> dict[str, _Moments]:
     """Goes through the inputs batch by batch."""
     buffers = dict(network.named_buffers())
     total: dict[str, _Moments] = {}
-    for first in range(0, len(inputs) - size + 1, size):
+    done = 0
+    for inputs in batches:
         if stopping():
             raise StoppedError
-        images = (inputs[first : first + size],)
-        of_a, of_b = cut(a, buffers, images), cut(b, buffers, images)
+        of_a, of_b = cut(a, buffers, inputs), cut(b, buffers, inputs)
         for name, x in of_a.items():
             _add(total, name, x.double(), of_b[name].double())
+        done += len(inputs[0])
+        on_images(done)
     return total
 
 
@@ -125,10 +183,6 @@ def _add(total: dict[str, _Moments], name: str, x: Tensor, y: Tensor) -> None:
         sums = {field: getattr(old, field) + getattr(new, field) for field in vars(new)}
         new = _Moments(**sums)
     total[name] = new
-
-
-def _product(moments: _Moments) -> Tensor:
-    return moments.xy
 
 
 def _correlation(moments: _Moments) -> Tensor:

@@ -7,17 +7,23 @@ et al. 2024); what it finds is then improved network by network against the sum 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from symcore.align.matching import assign
-from symcore.align.proof import prove
-from symcore.align.weights import GAIN, match
+from symcore.align.ascent import GAIN
+from symcore.align.matching import Matching, Networks, Watch
+from symcore.align.proof import prove, proven
+from symcore.align.soft import moved, vertex
+from symcore.align.weights import match
+from symcore.data.sources import Dataset
+from symcore.settings import Settings
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.permutations import Group, PermutationSpec
 from symcore.training import StoppedError
@@ -39,6 +45,8 @@ class CommonOrder:
     """Sum over pairs of networks of the inner products of their permuted weights."""
     identity_objective: float
     """The same sum without permuting."""
+    steps: int
+    """Of Frank and Wolfe's method, and rounds over the networks."""
 
     def between(self, a: int, b: int) -> dict[str, Tensor]:
         """The permutation of network b that brings its neurons to those of network a, by group, [n]."""
@@ -46,8 +54,37 @@ class CommonOrder:
         return symmetry.compose({name: p[b] for name, p in self.permutations.items()}, back)
 
 
-def _never() -> bool:
-    return False
+class CycleConsistent(Settings):
+    """All networks into one common order of neurons, so that every cycle of permutations closes (C2M3)."""
+
+    label: ClassVar[str] = "cycle-consistent matching"
+    reads_images: ClassVar[bool] = False
+
+    kind: Literal["cycle_consistent"] = "cycle_consistent"
+    max_steps: int = Field(default=100, ge=1, le=10_000)
+    """Most steps of Frank and Wolfe's method."""
+    max_rounds: int = Field(default=20, ge=1, le=10_000)
+    """Most rounds over the networks afterwards, each matched to the sum of the others."""
+
+    def match(self, networks: Networks, images: Dataset | None, *, seed: int, watch: Watch) -> Matching:
+        """Matches all networks that some pair names; each pair goes by way of the common order."""
+        del images
+        members = sorted({member for pair in networks.pairs for member in pair})
+        order = match_many(
+            networks.form,
+            {name: w[members] for name, w in networks.weights.items()},
+            networks.example,
+            max_steps=self.max_steps,
+            max_rounds=self.max_rounds,
+            seed=seed,
+            watch=watch,
+        )
+        places = [(members.index(a), members.index(b)) for a, b in networks.pairs]
+        each = [order.between(a, b) for a, b in places]
+        permutations = {g.name: torch.stack([p[g.name] for p in each]) for g in order.spec.groups}
+        steps = torch.full((len(each),), order.steps)
+        found: tuple[PermutationSpec, dict[str, Tensor], dict[str, Tensor]] = (order.spec, permutations, {})
+        return proven(networks.form, networks.example, networks.a, networks.b, found, sweeps=steps, seed=seed)
 
 
 def match_many(
@@ -59,7 +96,7 @@ def match_many(
     max_rounds: int = 20,
     seed: int = 0,
     threads: int | None = None,
-    stopping: Callable[[], bool] = _never,
+    watch: Watch | None = None,
 ) -> CommonOrder:
     """Finds the common order, and proves that permuting into it leaves every function as it is.
 
@@ -71,29 +108,31 @@ def match_many(
         max_rounds: most rounds over the networks afterwards.
         seed: of the orders of groups in those rounds.
         threads: for the assignments; none given, as many as torch uses.
-        stopping: asked before each step whether to give up.
+        watch: told and asked before each step.
 
     Raises:
         ValueError: if there are fewer than two networks.
         AlignmentError: if a permuted network computes something else than the original.
-        StoppedError: if `stopping` said so.
+        StoppedError: if the watch said so.
         DerivationError: if the network's permutations cannot be derived.
     """
     count = len(next(iter(weights.values())))
     if count < 2:
         msg = f"weights: got {count} networks; at least 2 are needed"
         raise ValueError(msg)
+    watch = watch or Watch()
     spec = symmetry.derive(network, example_input).without_signs()
     double = {name: w.detach().double() for name, w in weights.items()}
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
-        found = _frank_wolfe(spec, double, max_steps, pool, stopping)
+        found, steps = _frank_wolfe(spec, double, max_steps, pool, watch)
     start = symmetry.identity(spec, count)
     at_rest = _objective(double)
     if _objective(symmetry.permute(double, spec, found)) < at_rest:
         found = start
-    found = _rounds(network, spec, double, found, example_input, max_rounds, seed, threads, stopping)
+    found, rounds = _rounds(network, spec, double, found, example_input, max_rounds, seed, threads, watch)
     prove(network, example_input, double, spec, found, seed=seed)
-    return CommonOrder(spec, found, _objective(symmetry.permute(double, spec, found)), at_rest)
+    reached = _objective(symmetry.permute(double, spec, found))
+    return CommonOrder(spec, found, reached, at_rest, steps + rounds)
 
 
 def _objective(permuted: Tensors) -> float:
@@ -102,57 +141,32 @@ def _objective(permuted: Tensors) -> float:
 
 
 def _frank_wolfe(
-    spec: PermutationSpec, weights: Tensors, max_steps: int, pool: Executor, stopping: Callable[[], bool]
-) -> dict[str, Tensor]:
-    """All groups of all networks at once, as doubly stochastic matrices [network, n, n]; permutations at the end."""
+    spec: PermutationSpec, weights: Tensors, max_steps: int, pool: Executor, watch: Watch
+) -> tuple[dict[str, Tensor], int]:
+    """All groups of all networks at once, as doubly stochastic matrices [network, n, n]; permutations, and the steps."""
     count = len(next(iter(weights.values())))
     device = next(iter(weights.values())).device
     soft = {
         g.name: torch.eye(g.size, dtype=torch.float64, device=device).repeat(count, 1, 1) for g in spec.groups
     }
-    value = _objective(_moved(weights, spec, soft))
-    for _ in range(max_steps):
-        if stopping():
+    value = _objective(moved(weights, spec, soft))
+    taken = 0
+    for taken in range(1, max_steps + 1):
+        if watch.stopping():
             raise StoppedError
-        steps = {g.name: _vertex(_gradient(weights, spec, soft, g), pool) - soft[g.name] for g in spec.groups}
-        values = [_objective(_moved(weights, spec, _shifted(soft, steps, x))) for x in NODES]
-        moved = _shifted(soft, steps, _highest(values))
-        new = _objective(_moved(weights, spec, moved))
+        watch.on_progress((taken - 1) / max_steps, 2, f"step {taken} of at most {max_steps}")
+        steps = {g.name: vertex(_gradient(weights, spec, soft, g), pool) - soft[g.name] for g in spec.groups}
+        values = [_objective(moved(weights, spec, _shifted(soft, steps, x))) for x in NODES]
+        stepped = _shifted(soft, steps, _highest(values))
+        new = _objective(moved(weights, spec, stepped))
         if not new > value + GAIN * abs(value):
             break
-        soft, value = moved, new
-    return {name: _vertex(p, pool).argmax(2).cpu() for name, p in soft.items()}
+        soft, value = stepped, new
+    return {name: vertex(p, pool).argmax(2).cpu() for name, p in soft.items()}, taken
 
 
 def _shifted(soft: Tensors, steps: Tensors, length: float) -> dict[str, Tensor]:
     return {name: p + length * steps[name] for name, p in soft.items()}
-
-
-def _vertex(score: Tensor, pool: Executor) -> Tensor:
-    """The permutation matrices with the largest inner products."""
-    chosen = assign(score, pool).to(score.device)
-    return torch.nn.functional.one_hot(chosen, score.shape[-1]).to(score)
-
-
-def _moved(
-    weights: Tensors, spec: PermutationSpec, soft: Tensors, but: tuple[str, int] | None = None
-) -> dict[str, Tensor]:
-    """Weights with every axis of a group multiplied by its matrices, except one axis of one parameter."""
-    moved = dict(weights)
-    for name, incident in spec.parameters.items():
-        for axis, group in incident:
-            if (name, axis) != but:
-                moved[name] = _mix(moved[name], axis, soft[group])
-    return moved
-
-
-def _mix(weight: Tensor, axis: int, matrix: Tensor) -> Tensor:
-    """One axis of [network, *shape] times matrices [network, n, n]."""
-    front = weight.movedim(axis + 1, 1)
-    mixed = (
-        matrix @ front.flatten(2) if front.ndim > 2 else (matrix @ front.unsqueeze(2)).squeeze(2)
-    ).view_as(front)
-    return mixed.movedim(1, axis + 1)
 
 
 def _gradient(weights: Tensors, spec: PermutationSpec, soft: Tensors, group: Group) -> Tensor:
@@ -161,9 +175,9 @@ def _gradient(weights: Tensors, spec: PermutationSpec, soft: Tensors, group: Gro
     for parameter, axis in group.axes:
         own = {parameter: weights[parameter]}
         here = PermutationSpec(tuple(_of(g, parameter) for g in spec.groups))
-        whole = _moved(own, here, soft)[parameter]
+        whole = moved(own, here, soft)[parameter]
         others = whole.sum(0, keepdim=True) - whole
-        partial = _moved(own, here, soft, but=(parameter, axis))[parameter]
+        partial = moved(own, here, soft, but=(parameter, axis))[parameter]
         total += _rows(others, axis) @ _rows(partial, axis).mT
     return total
 
@@ -198,12 +212,14 @@ def _rounds(
     max_rounds: int,
     seed: int,
     threads: int | None,
-    stopping: Callable[[], bool],
-) -> dict[str, Tensor]:
-    """Weight matching of each network against the sum of the others, until a whole round gains nothing."""
+    watch: Watch,
+) -> tuple[dict[str, Tensor], int]:
+    """Weight matching of each network against the sum of the others, until a whole round gains nothing; and the rounds."""
     count = len(next(iter(weights.values())))
     permuted = symmetry.permute(weights, spec, found)
+    turn = 0
     for turn in range(max_rounds):
+        watch.on_progress(1 + turn / max_rounds, 2, f"round {turn + 1} of at most {max_rounds}")
         before = _objective(permuted)
         for one in range(count):
             others = {name: (w.sum(0) - w[one]).unsqueeze(0) for name, w in permuted.items()}
@@ -216,7 +232,7 @@ def _rounds(
                 spec=spec,
                 seed=seed + turn,
                 threads=threads,
-                stopping=stopping,
+                stopping=watch.stopping,
             ).permutations
             further = symmetry.compose(
                 {name: p[one] for name, p in found.items()}, {n: p[0] for n, p in matched.items()}
@@ -227,4 +243,4 @@ def _rounds(
                 permuted[name][one] = w[0]
         if not _objective(permuted) > before + GAIN * abs(before):
             break
-    return found
+    return found, turn + 1

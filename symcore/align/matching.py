@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 
 from symcore.symmetry.permutations import PermutationSpec, permute
 
@@ -31,19 +31,113 @@ class Matching:
     identity_objective: Tensor
     """<a, b>, [pair] float64."""
     sweeps: Tensor
-    """Sweeps over all groups in the ascent that was kept, [pair] int64."""
+    """Sweeps over all groups in the ascent that was kept, or steps of learning until what was kept, [pair] int64."""
     restart: Tensor
     """The ascent that was kept, [pair] int64; 0 is the one from the identity."""
     signs: dict[str, Tensor] = field(default_factory=dict)
     """-1 or 1 for every neuron of those groups that can change sign, [pair, n] on the CPU."""
+
+    @classmethod
+    def join(cls, parts: Sequence[Matching]) -> Matching:
+        """The matchings of some pairs and of others as one."""
+
+        def together(which: Callable[[Matching], dict[str, Tensor]]) -> dict[str, Tensor]:
+            return {name: torch.cat([which(part)[name] for part in parts]) for name in which(parts[0])}
+
+        return cls(
+            spec=parts[0].spec,
+            permutations=together(lambda part: part.permutations),
+            objective=torch.cat([part.objective for part in parts]),
+            identity_objective=torch.cat([part.identity_objective for part in parts]),
+            sweeps=torch.cat([part.sweeps for part in parts]),
+            restart=torch.cat([part.restart for part in parts]),
+            signs=together(lambda part: part.signs),
+        )
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks of one form, and which pairs of them are matched."""
+
+    form: nn.Module
+    """Its buffers are used, its parameters are not."""
+    weights: Tensors
+    """That the networks compute with, by name, [network, *shape]."""
+    pairs: tuple[tuple[int, int], ...]
+    """(a, b) by place among the networks; b is permuted."""
+    example: Tensor
+    """An input, [batch, *input_shape], on the weights' device."""
+
+    @property
+    def a(self) -> dict[str, Tensor]:
+        """Weights of the first network of each pair, [pair, *shape]."""
+        return {name: w[[first for first, _ in self.pairs]] for name, w in self.weights.items()}
+
+    @property
+    def b(self) -> dict[str, Tensor]:
+        """Weights of the second network of each pair, [pair, *shape]."""
+        return {name: w[[second for _, second in self.pairs]] for name, w in self.weights.items()}
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of one network."""
+        return sum(w[0].numel() for w in self.weights.values())
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What matching tells and asks while it runs."""
+
+    stopping: Callable[[], bool] = lambda: False
+    """Asked many times whether to give up; when true, StoppedError is raised."""
+    on_progress: Callable[[float, float, str], None] = lambda _done, _total, _note: None
+    """Told how much is done of how much, and on what."""
+    on_look: Callable[[int, int, Tensor], None] = lambda _pair, _step, _loss: None
+    """Where permutations are learned, told now and then: first pair, step, and what is made small under those, [pair]."""
+
+
+BYTES = {"cpu": 2**31, "cuda": 2**35}
+"""Bytes that the pairs which are matched together may take, about; the others wait."""
+
+
+def in_parts(
+    networks: Networks, watch: Watch, bytes_each: int, one: Callable[[Networks, Watch], Matching]
+) -> Matching:
+    """Matches as many pairs together as fit the device; no pair's permutations depend on its neighbours.
+
+    Args:
+        networks: what is matched.
+        watch: told and asked on the way.
+        bytes_each: memory that a pair takes.
+        one: matches some of the pairs.
+    """
+    device = networks.example.device.type
+    at_once = max(1, BYTES.get(device, BYTES["cpu"]) // bytes_each)
+    starts = range(0, len(networks.pairs), at_once)
+
+    def part(index: int, first: int) -> Matching:
+        def on_progress(done: float, total: float, note: str) -> None:
+            watch.on_progress(index + done / total, len(starts), note)
+
+        def on_look(pair: int, step: int, loss: Tensor) -> None:
+            watch.on_look(first + pair, step, loss)
+
+        some = replace(networks, pairs=networks.pairs[first : first + at_once])
+        return one(some, Watch(watch.stopping, on_progress, on_look))
+
+    return Matching.join([part(index, first) for index, first in enumerate(starts)])
 
 
 def inner_product(
     a: Tensors, b: Tensors, spec: PermutationSpec, permutations: Tensors, signs: Tensors | None = None
 ) -> Tensor:
     """<a, permuted b> over all parameters [pair, *shape], [pair] float64 on the CPU."""
-    permuted = permute(b, spec, permutations, signs)
-    products = [(w.double() * permuted[name].double()).reshape(len(w), -1).sum(1) for name, w in a.items()]
+    return dot(a, permute(b, spec, permutations, signs))
+
+
+def dot(a: Tensors, b: Tensors) -> Tensor:
+    """<a, b> over all parameters [pair, *shape], [pair] float64 on the CPU."""
+    products = [(w.double() * b[name].double()).reshape(len(w), -1).sum(1) for name, w in a.items()]
     return torch.stack(products).sum(0).cpu()
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from symcore.align.matching import Matching, dot, inner_product
+from symcore.precision import arithmetic
 from symcore.randomness import stream
 from symcore.symmetry.permutations import PermutationSpec, permute
 
@@ -32,7 +34,7 @@ def prove(
     *,
     seed: int = 0,
 ) -> None:
-    """Compares every network with its permuted self on random inputs, on the CPU.
+    """Compares every network with its permuted self on random inputs, on the weights' device where that has float64.
 
     Args:
         network: the common form of all networks; its buffers are used, its parameters are not.
@@ -46,10 +48,57 @@ def prove(
     Raises:
         AlignmentError: if one of them computes something else than before.
     """
-    network = copy.deepcopy(network).cpu().eval()
+    device = next(iter(weights.values())).device
+    device = torch.device("cpu") if device.type == "mps" else device
+    weights = {name: w.to(device) for name, w in weights.items()}
+    network = copy.deepcopy(network).to(device).eval()
     examples = example_input if isinstance(example_input, tuple) else (example_input,)
-    probe = _probe(tuple(x.detach().cpu() for x in examples), seed)
+    probe = tuple(x.to(device) for x in _probe(tuple(x.detach().cpu() for x in examples), seed))
     permuted = permute(weights, spec, permutations, signs)
+    with arithmetic("float32"):
+        _compare(network, weights, permuted, probe)
+
+
+def proven(
+    network: nn.Module,
+    example_input: Tensor | tuple[Tensor, ...],
+    a: Tensors,
+    b: Tensors,
+    matching: tuple[PermutationSpec, dict[str, Tensor], dict[str, Tensor]],
+    *,
+    sweeps: Tensor | None = None,
+    seed: int = 0,
+) -> Matching:
+    """What was found, with its objectives, once it has passed `prove`.
+
+    Args:
+        network: as `prove` takes it.
+        example_input: likewise.
+        a: weights by name, [pair, *shape].
+        b: likewise; what is permuted.
+        matching: the network's permutations, and those that were found, with signs.
+        sweeps: of each pair, [pair]; none given, 1.
+        seed: of the proof.
+
+    Raises:
+        AlignmentError: as `prove` does.
+    """
+    spec, permutations, signs = matching
+    prove(network, example_input, b, spec, permutations, signs, seed=seed)
+    objective = inner_product(a, b, spec, permutations, signs)
+    once = torch.ones(len(objective), dtype=torch.int64)
+    return Matching(
+        spec=spec,
+        permutations=permutations,
+        objective=objective,
+        identity_objective=dot(a, b),
+        sweeps=once if sweeps is None else sweeps,
+        restart=torch.zeros_like(once),
+        signs=signs,
+    )
+
+
+def _compare(network: nn.Module, weights: Tensors, permuted: Tensors, probe: tuple[Tensor, ...]) -> None:
     dtype = _widest(network, _row(weights, 0), probe)
     for pair in range(len(next(iter(weights.values())))):
         before = _outputs(network, _row(weights, pair), probe, dtype)
@@ -73,7 +122,7 @@ def _probe(examples: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
 
 
 def _row(weights: Tensors, pair: int) -> dict[str, Tensor]:
-    return {name: w[pair].cpu() for name, w in weights.items()}
+    return {name: w[pair] for name, w in weights.items()}
 
 
 def _widest(network: nn.Module, weights: Tensors, probe: tuple[Tensor, ...]) -> torch.dtype:

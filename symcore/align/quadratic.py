@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from symcore.align.matching import assign
-from symcore.symmetry.permutations import Group, PermutationSpec, flip_axis, permute_axis
+from symcore.symmetry.permutations import Group
 
 Tensors = Mapping[str, Tensor]
 
@@ -57,32 +57,21 @@ def lies_twice(group: Group) -> bool:
     return len(set(parameters)) < len(parameters)
 
 
-def search(
-    a: Tensors,
-    b: Tensors,
-    spec: PermutationSpec,
-    group: Group,
-    permutations: Tensors,
-    signs: Tensors,
-    pool: Executor,
-) -> tuple[Tensor, Tensor]:
-    """A good permutation and signs of one group, all others held: int64 [pair, n] each, on the CPU.
+def search(a: Tensors, b: Tensors, group: Group, pool: Executor) -> tuple[Tensor, Tensor]:
+    """Where one group's neurons could move, and which could flip, all others held: int64 [pair, n] each, on the CPU.
 
-    The start is halfway between what the group has now and not knowing anything.
+    The start is halfway between staying and not knowing anything.
 
     Args:
-        a: weights by name, [pair, *shape], float64.
+        a: the group's weights by name, [pair, *shape], float64.
         b: likewise; what is permuted.
-        spec: the network's permutations.
-        group: which one, of `spec`.
-        permutations: of every group, [pair, n].
-        signs: of every group that can change sign.
+        group: which one.
         pool: runs the assignments.
     """
-    told = _objective(a, b, spec, group, permutations, signs)
-    now = torch.nn.functional.one_hot(permutations[group.name], group.size).to(told.kept)
-    own = signs[group.name].to(told.kept).unsqueeze(2) if group.flip else 0
-    p, s = (now + 1 / group.size) / 2, own * now / 2
+    told = _objective(a, b, group)
+    now = torch.eye(group.size, dtype=told.kept.dtype, device=told.kept.device)
+    p = ((now + 1 / group.size) / 2).expand_as(told.kept)
+    s = now.expand_as(p) / 2 if group.flip else torch.zeros_like(p)
     for _ in range(STEPS):
         by_p, by_s = told.gradient(p, s)
         vertex_p, vertex_s = _vertex(by_p, by_s, pool)
@@ -97,36 +86,21 @@ def search(
     return permutation.cpu(), chosen_s.sum(2).sign().long().cpu()
 
 
-def _objective(
-    a: Tensors, b: Tensors, spec: PermutationSpec, group: Group, permutations: Tensors, signs: Tensors
-) -> _Objective:
-    """Every weight that has the group, with all other groups' axes permuted."""
+def _objective(a: Tensors, b: Tensors, group: Group) -> _Objective:
+    """Every weight that has the group."""
     first = a[group.axes[0][0]]
     nothing = first.new_zeros(len(first), group.size, group.size)
     told = _Objective(nothing, nothing.clone())
     for parameter in dict.fromkeys(parameter for parameter, _ in group.axes):
         own = [axis for name, axis in group.axes if name == parameter]
-        other = _permuted(b[parameter], parameter, group, spec, permutations, signs)
         flips = [(parameter, axis) in group.flip for axis in own]
         if len(own) == 1:
             total = told.flipped if flips[0] else told.kept
-            total += _to_front(a[parameter], own).flatten(2) @ _to_front(other, own).flatten(2).mT
+            total += _to_front(a[parameter], own).flatten(2) @ _to_front(b[parameter], own).flatten(2).mT
         else:
-            fronts = [_to_front(w, own).flatten(3).movedim(-1, 1) for w in (a[parameter], other)]
+            fronts = [_to_front(w[parameter], own).flatten(3).movedim(-1, 1) for w in (a, b)]
             told.quadratic.append((fronts[0], fronts[1], flips[0], flips[1]))
     return told
-
-
-def _permuted(
-    weight: Tensor, parameter: str, group: Group, spec: PermutationSpec, permutations: Tensors, signs: Tensors
-) -> Tensor:
-    """A weight of b with the axes of all groups but one permuted."""
-    for place, name in spec.parameters[parameter]:
-        if name != group.name:
-            weight = permute_axis(weight, place, permutations[name])
-            if (parameter, place) in spec[name].flip:
-                weight = flip_axis(weight, place, signs[name])
-    return weight
 
 
 def _to_front(weight: Tensor, axes: list[int]) -> Tensor:

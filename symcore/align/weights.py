@@ -1,32 +1,77 @@
 """Git Re-Basin's weight matching (Ainsworth et al. 2023, algorithm 1) for many pairs of networks at once.
 
-Coordinate ascent on <a, permuted b>: with all groups but one held, the best permutation of that one is a linear
-assignment problem. Costs are batched products on the parameters' device; the assignments are scipy's, several threads
-at a time. All of it is in float64.
+`symcore.align.ascent` climbs. Costs are batched products on the parameters' device; the assignments are scipy's,
+several threads at a time. All of it is in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from symcore.align import quadratic
-from symcore.align.matching import Matching, assign, inner_product
+from symcore.align.ascent import GAIN, Ascent, climb
+from symcore.align.matching import Matching, Networks, Watch, dot, in_parts
 from symcore.align.proof import prove
+from symcore.data.sources import Dataset
 from symcore.randomness import stream
+from symcore.settings import Settings
 from symcore.symmetry import permutations as symmetry
-from symcore.symmetry.permutations import Group, PermutationSpec
+from symcore.symmetry.permutations import PermutationSpec
 from symcore.training import StoppedError
 
 Tensors = Mapping[str, Tensor]
 
-GAIN = 1e-12
-"""A pair has converged when a whole sweep over the groups raises its objective by no more than this."""
+
+class WeightMatching(Settings):
+    """Weight matching (Git Re-Basin, Ainsworth et al. 2023, algorithm 1): weights as close as they can be."""
+
+    label: ClassVar[str] = "weight matching"
+    reads_images: ClassVar[bool] = False
+
+    kind: Literal["weight_matching"] = "weight_matching"
+    restarts: int = Field(default=1, ge=1, le=1000)
+    """Ascents from which the best is kept; the first starts at the identity. The paper uses one."""
+    max_sweeps: int = Field(default=100, ge=1, le=10_000)
+    """Most sweeps over all layers in one ascent."""
+    signs: bool = True
+    """Neurons may also change sign where their activation is odd, as tanh is."""
+
+    def match(self, networks: Networks, images: Dataset | None, *, seed: int, watch: Watch) -> Matching:
+        """Matches all pairs; it reads no images."""
+        del images
+        spec = symmetry.derive(networks.form, networks.example)
+        total = self.restarts * self.max_sweeps
+
+        def one(some: Networks, own: Watch) -> Matching:
+            def on_sweep(sweep: Sweep) -> None:
+                note = f"restart {sweep.restart}, sweep {sweep.sweep}, {sweep.moving} pairs moving"
+                own.on_progress(sweep.restart * self.max_sweeps + sweep.sweep, total, note)
+
+            return match(
+                some.form,
+                some.a,
+                some.b,
+                some.example,
+                spec=spec if self.signs else spec.without_signs(),
+                restarts=self.restarts,
+                max_sweeps=self.max_sweeps,
+                seed=seed,
+                stopping=own.stopping,
+                on_sweep=on_sweep,
+            )
+
+        return in_parts(networks, watch, COPIES * networks.parameters, one)
+
+
+COPIES = 40
+"""Bytes for each parameter of a pair: both networks and the permuted one in float64, and what is made on the way."""
 
 
 @dataclass(frozen=True)
@@ -93,86 +138,35 @@ def match(
         if value < 1:
             msg = f"{name}: got {value}; at least 1 is needed"
             raise ValueError(msg)
-    pairs = _Pairs(spec or symmetry.derive(network, example_input), _double(network, a), _double(network, b))
-    pairs.check()
+    spec = spec or symmetry.derive(network, example_input)
+    a, b = double(network, a), double(network, b)
+    _check(a, b)
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
         ascend = partial(
-            _ascend, pairs, pool, seed, max_sweeps=max_sweeps, stopping=stopping, on_sweep=on_sweep
+            _ascend, spec, a, b, pool, seed, max_sweeps=max_sweeps, stopping=stopping, on_sweep=on_sweep
         )
         best = ascend(0)
         for restart in range(1, restarts):
             best = _better(best, ascend(restart))
-    prove(network, example_input, pairs.b, best.spec, best.permutations, best.signs, seed=seed)
+    prove(network, example_input, b, spec, best.permutations, best.signs, seed=seed)
     return best
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Two networks per row, and the inner products between them."""
-
-    spec: PermutationSpec
-    a: dict[str, Tensor]
-    b: dict[str, Tensor]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return next(iter(self.a.values())).device
-
-    def __len__(self) -> int:
-        return len(next(iter(self.a.values())))
-
-    def check(self) -> None:
-        """Raises ValueError unless both sides have the same number of pairs, at least one, and finite weights."""
-        for side, weights in (("a", self.a), ("b", self.b)):
-            for name, weight in weights.items():
-                if len(weight) != len(self) or not len(self):
-                    msg = f"{side}: {name} has {len(weight)} pairs; expected {max(len(self), 1)}"
-                    raise ValueError(msg)
-                finite = weight.reshape(len(self), -1).isfinite().all(1)
-                if not finite.all():
-                    msg = f"{side}: {name} is not finite in pair {int(finite.int().argmin())}; such weights cannot be matched"
-                    raise ValueError(msg)
-
-    def select(self, rows: Tensor) -> _Pairs:
-        """Some of the pairs."""
-        rows = rows.to(self.device)
-        return replace(
-            self,
-            a={name: w[rows] for name, w in self.a.items()},
-            b={name: w[rows] for name, w in self.b.items()},
-        )
-
-    def objective(self, permutations: Tensors, signs: Tensors) -> Tensor:
-        """<a, permuted b>, [pair], on the CPU."""
-        return inner_product(self.a, self.b, self.spec, permutations, signs)
-
-    def similarity(self, group: Group, permutations: Tensors, signs: Tensors) -> tuple[Tensor, Tensor]:
-        """Inner products of the weights of a's neuron i and b's neuron j, all other axes permuted: [pair, i, j], twice.
-
-        The first is over the weights that keep their sign when a neuron flips, the second over those that change it.
-        """
-        shape = (len(self), group.size, group.size)
-        kept, flipped = (torch.zeros(shape, dtype=torch.float64, device=self.device) for _ in range(2))
-        for parameter, axis in group.axes:
-            other = self.b[parameter]
-            for place, name in self.spec.parameters[parameter]:
-                if place != axis:
-                    other = symmetry.permute_axis(other, place, permutations[name])
-                    if (parameter, place) in self.spec[name].flip:
-                        other = symmetry.flip_axis(other, place, signs[name])
-            total = flipped if (parameter, axis) in group.flip else kept
-            total.baddbmm_(_by_neuron(self.a[parameter], axis), _by_neuron(other, axis).mT)
-        return kept.cpu(), flipped.cpu()
+def _check(a: Tensors, b: Tensors) -> None:
+    """Raises ValueError unless both sides have the same number of pairs, at least one, and finite weights."""
+    pairs = len(next(iter(a.values())))
+    for side, weights in (("a", a), ("b", b)):
+        for name, weight in weights.items():
+            if len(weight) != pairs or not pairs:
+                msg = f"{side}: {name} has {len(weight)} pairs; expected {max(pairs, 1)}"
+                raise ValueError(msg)
+            finite = weight.reshape(pairs, -1).isfinite().all(1)
+            if not finite.all():
+                msg = f"{side}: {name} is not finite in pair {int(finite.int().argmin())}; such weights cannot be matched"
+                raise ValueError(msg)
 
 
-def _by_neuron(weight: Tensor, axis: int) -> Tensor:
-    """[pair, *shape] -> [pair, n, rest], n neurons along `axis` of shape."""
-    front = weight.movedim(axis + 1, 1)
-    return front.reshape(*front.shape[:2], -1)
-
-
-def _double(network: nn.Module, weights: Tensors) -> dict[str, Tensor]:
+def double(network: nn.Module, weights: Tensors) -> dict[str, Tensor]:
     """Weights in float64, in the network's order, where float64 exists; raises ValueError if they do not fit it."""
     expected = dict(network.named_parameters())
     if weights.keys() != expected.keys():
@@ -189,7 +183,9 @@ def _double(network: nn.Module, weights: Tensors) -> dict[str, Tensor]:
 
 
 def _ascend(
-    pairs: _Pairs,
+    spec: PermutationSpec,
+    a: Tensors,
+    b: Tensors,
     pool: Executor,
     seed: int,
     restart: int,
@@ -198,36 +194,30 @@ def _ascend(
     stopping: Callable[[], bool],
     on_sweep: Callable[[Sweep], None],
 ) -> Matching:
-    """One coordinate ascent of all pairs; those that have converged rest."""
-    spec, count = pairs.spec, len(pairs)
-    found, signs = _start(spec, count, seed, restart)
-    rest = symmetry.identity(spec, count), _positive(spec, count)
-    identity_objective, objective = pairs.objective(*rest), pairs.objective(found, signs)
-    sweeps = torch.zeros(count, dtype=torch.int64)
-    rows, moving = torch.arange(count), pairs
-    for sweep in range(max_sweeps):
+    """One coordinate ascent of all pairs."""
+    ascent = Ascent(spec, a, b, *_start(spec, len(next(iter(a.values()))), seed, restart), pool)
+    objective = ascent.objective()
+
+    def next_order(sweep: int) -> Sequence[int]:
         if stopping():
             raise StoppedError
-        order = stream(seed, "match.order", restart, sweep).permutation(len(spec.groups))
-        current = {name: p[rows] for name, p in found.items()}
-        own = {name: s[rows] for name, s in signs.items()}
-        gain = torch.zeros(len(rows), dtype=torch.float64)
-        for group in order:
-            gain += _improve(moving, spec.groups[group], current, own, pool)
-        for name, p in current.items():
-            found[name][rows] = p
-        for name, s in own.items():
-            signs[name][rows] = s
-        objective[rows] += gain
-        sweeps[rows] += 1
-        going = gain > GAIN
+        return order(spec, seed, restart, sweep)
+
+    def on_end(sweep: int, going: Tensor, gain: Tensor) -> None:
+        objective.add_(gain)
         on_sweep(Sweep(restart, sweep, int(going.sum()), objective.clone()))
-        if not going.any():
-            break
-        if not going.all():
-            rows, moving = rows[going], moving.select(going.nonzero()[:, 0])
-    kept = torch.full((count,), restart)
-    return Matching(spec, found, pairs.objective(found, signs), identity_objective, sweeps, kept, signs)
+
+    sweeps = climb(ascent, next_order, max_sweeps, on_end)
+    kept = torch.full_like(sweeps, restart)
+    return Matching(
+        spec, ascent.permutations, ascent.objective(), dot(a, b), sweeps, kept, signs=ascent.signs
+    )
+
+
+def order(spec: PermutationSpec, seed: int, ascent: int, sweep: int) -> list[int]:
+    """The order of the groups in one sweep of an ascent."""
+    drawn: list[int] = stream(seed, "match.order", ascent, sweep).permutation(len(spec.groups)).tolist()
+    return drawn
 
 
 def _start(
@@ -235,70 +225,13 @@ def _start(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The identity for the first ascent, the same random permutations and signs of all pairs for a further one."""
     if not restart:
-        return symmetry.identity(spec, count), _positive(spec, count)
+        return symmetry.identity(spec, count), symmetry.positive(spec, count)
     draw = stream(seed, "match.start", restart)
     permutations, signs = symmetry.random(spec, draw), symmetry.random_signs(spec, draw)
     return (
         {name: p.repeat(count, 1) for name, p in permutations.items()},
         {name: s.repeat(count, 1) for name, s in signs.items()},
     )
-
-
-def _positive(spec: PermutationSpec, count: int) -> dict[str, Tensor]:
-    return {g.name: torch.ones(count, g.size, dtype=torch.int64) for g in spec.groups if g.flip}
-
-
-def _improve(
-    pairs: _Pairs, group: Group, permutations: dict[str, Tensor], signs: dict[str, Tensor], pool: Executor
-) -> Tensor:
-    """Replaces one group's permutations and signs where the best assignment raises the objective; the gains, [pair].
-
-    A neuron takes the sign under which it is more alike, so pairs of neurons score |what flips| + what does not. Where
-    a weight has the group on two axes (a residual layer, a recurrent map), that is only linear in one of them: a search
-    finds another candidate, gains are measured, and a loss is not taken.
-    """
-    kept, flipped = pairs.similarity(group, permutations, signs)
-    old, new = permutations[group.name], assign(kept + flipped.abs(), pool)
-    sign = torch.where(flipped.gather(2, new[:, :, None])[:, :, 0] < 0, -1, 1)
-    if quadratic.lies_twice(group):
-        searched = quadratic.search(pairs.a, pairs.b, pairs.spec, group, permutations, signs, pool)
-        return sum(
-            (_take(pairs, group, permutations, signs, *found) for found in ((new, sign), searched)),
-            start=torch.zeros(len(pairs), dtype=torch.float64),
-        )
-    before = kept + flipped * signs[group.name][:, :, None] if group.flip else kept
-    after = kept + flipped.abs()
-    gain = (after.gather(2, new[:, :, None]) - before.gather(2, old[:, :, None])).sum((1, 2))
-    return _replace(group, permutations, signs, new, sign, gain)
-
-
-def _take(
-    pairs: _Pairs,
-    group: Group,
-    permutations: dict[str, Tensor],
-    signs: dict[str, Tensor],
-    new: Tensor,
-    sign: Tensor,
-) -> Tensor:
-    """Takes a candidate where the objective with it is higher; returns the gains, [pair]."""
-    own = signs | ({group.name: sign} if group.flip else {})
-    gain = pairs.objective({**permutations, group.name: new}, own) - pairs.objective(permutations, signs)
-    return _replace(group, permutations, signs, new, sign, gain)
-
-
-def _replace(
-    group: Group,
-    permutations: dict[str, Tensor],
-    signs: dict[str, Tensor],
-    new: Tensor,
-    sign: Tensor,
-    gain: Tensor,
-) -> Tensor:
-    better = gain > 0
-    permutations[group.name] = torch.where(better[:, None], new, permutations[group.name])
-    if group.flip:
-        signs[group.name] = torch.where(better[:, None], sign, signs[group.name])
-    return torch.where(better, gain, 0)
 
 
 def _better(kept: Matching, other: Matching) -> Matching:

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 VALUES_HELD, VALUES_AT_ONCE = 16_384, 8_192
-"""A program keeps an image's map of so many values in registers; of a larger one it reads so many at once, and all twice."""
+"""A program keeps an image's map of so many values in registers; of a larger one so many at once, and all is read twice."""
 
 
 def normalise(
@@ -117,6 +117,7 @@ def _normalise(
 
 def normalise_backward(
     gradient: Tensor,
+    other: Tensor | None,
     x: Tensor,
     y: Tensor | None,
     mean: Tensor,
@@ -126,38 +127,64 @@ def normalise_backward(
     *,
     residual: bool,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients with respect to x, residual (empty without one), weight and bias; `y` is given for a ReLU after a sum."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients with respect to x, residual (empty without one), and [weight, bias]; `y` is given for a ReLU after a sum."""
     images, height, width, members, channels = x.shape
     by_x = torch.empty_like(x)
     by_residual = torch.empty_like(x) if residual else x.new_empty(0)
-    parts = torch.empty(images, 2, members, channels, device=x.device)
-    _normalise_backward[members, images](
-        gradient,
-        x,
-        gradient if y is None else y,
-        mean,
-        inverse,
-        weight,
-        bias,
-        by_x,
-        by_residual,
-        parts,
-        members,
-        PIXELS=height * width,
-        CHANNELS=channels,
-        RESIDUAL=residual,
-        RELU=relu,
-        SUMMED=y is not None,
-        **_tile(height * width, channels),
-    )
-    by_weight, by_bias = parts.sum(0).unbind(0)
-    return by_x, by_residual, by_weight.clone(), by_bias.clone()
+    tile = _tile(height * width, channels)
+    blocks = triton.cdiv(height * width, tile["BLOCK"])
+    parts = torch.empty(images, blocks, 2, members, channels, device=x.device)
+    given = gradient, gradient if other is None else other, x, gradient if y is None else y
+    sizes = {"PIXELS": height * width, "CHANNELS": channels}
+    traits = {"RELU": relu, "SUMMED": y is not None, "TWICE": other is not None, "RESIDUAL": residual}
+    _normalise_sums[members, images, blocks](
+        *given, mean, inverse, weight, bias, by_x, by_residual, parts, members,
+        HELD=blocks == 1, **sizes, **traits, **tile,
+    )  # fmt: skip
+    if blocks > 1:
+        parts = parts.sum(1)
+        _normalise_apply[members, images, blocks](
+            *given, mean, inverse, weight, bias, by_x, by_residual, parts, members,
+            **sizes, **traits, **tile,
+        )  # fmt: skip
+    return by_x, by_residual, parts.view(images, 2, members, channels).sum(0)
 
 
 @triton.jit
-def _normalise_backward(
+def _passed(
     gradient,
+    other,
+    x,
+    y,
+    at,
+    inside,
+    mean,
+    inverse,
+    w,
+    b,
+    RELU: tl.constexpr,
+    SUMMED: tl.constexpr,
+    TWICE: tl.constexpr,
+):
+    """The gradient before the ReLU, and the normalised values, [pixel, channel]."""
+    standard = (tl.load(x + at, inside, other=0.0).to(tl.float32) - mean) * inverse
+    passed = tl.load(gradient + at, inside, other=0.0).to(tl.float32)
+    if TWICE:
+        passed += tl.load(other + at, inside, other=0.0).to(tl.float32)
+    if RELU:
+        if SUMMED:
+            out = tl.load(y + at, inside, other=0.0).to(tl.float32)
+        else:
+            out = standard * w[None, :] + b[None, :]
+        passed = tl.where(out > 0, passed, 0.0)
+    return passed, standard
+
+
+@triton.jit
+def _normalise_sums(
+    gradient,
+    other,
     x,
     y,
     means,
@@ -168,77 +195,170 @@ def _normalise_backward(
     by_residual,
     parts,
     members,
+    RESIDUAL: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
-    RESIDUAL: tl.constexpr,
     RELU: tl.constexpr,
     SUMMED: tl.constexpr,
+    TWICE: tl.constexpr,
+    HELD: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One image of one member; `parts` [image, 2, member, channel] holds its share of the weight's and bias's gradient."""
-    member, image = tl.program_id(0), tl.program_id(1)
-    channel = tl.arange(0, WIDE)
+    """Some pixels of one image of one member: their share of the affine gradient, `parts` [image, block, 2, member, channel].
+
+    Where these are all pixels, the other gradients too, while everything is in registers.
+    """
+    member, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel, pixel = tl.arange(0, WIDE), block * BLOCK + tl.arange(0, BLOCK)
     known = channel < CHANNELS
-    pixel = tl.arange(0, BLOCK)
-    start = image.to(tl.int64) * PIXELS * members * CHANNELS + member * CHANNELS
-    at = pixel[:, None] * members * CHANNELS + channel[None, :]
-    step = BLOCK * members * CHANNELS
-    entries = PIXELS * CHANNELS
+    inside = (pixel < PIXELS)[:, None] & known[None, :]
+    at = (image.to(tl.int64) * PIXELS + pixel)[:, None] * members + member
+    at = at * CHANNELS + channel[None, :]
     w = tl.load(weight + member * CHANNELS + channel, known, other=0.0)
     b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
     mean = tl.load(means + image * members + member)
     inverse = tl.load(inverses + image * members + member)
-    own = parts + image * 2 * members * CHANNELS + member * CHANNELS + channel
-    if BLOCK >= PIXELS:
-        inside = (pixel < PIXELS)[:, None] & known[None, :]
-        standard = (tl.load(x + start + at, inside, other=0.0).to(tl.float32) - mean) * inverse
-        passed = tl.load(gradient + start + at, inside, other=0.0).to(tl.float32)
-        if RELU:
-            if SUMMED:
-                out = tl.load(y + start + at, inside, other=0.0).to(tl.float32)
-            else:
-                out = standard * w[None, :] + b[None, :]
-            passed = tl.where(out > 0, passed, 0.0)
-        by_weight, by_bias = tl.sum(passed * standard, 0), tl.sum(passed, 0)
-        shift, slope = tl.sum(by_bias * w) / entries, tl.sum(by_weight * w) / entries
-        tl.store(by_x + start + at, (passed * w[None, :] - shift - standard * slope) * inverse, inside)
-        if RESIDUAL:
-            tl.store(by_residual + start + at, passed, inside)
-    else:
-        weighted = tl.zeros([BLOCK, WIDE], tl.float32)
-        plain = tl.zeros([BLOCK, WIDE], tl.float32)
-        for block in range(tl.cdiv(PIXELS, BLOCK)):
-            inside = (pixel < PIXELS - block * BLOCK)[:, None] & known[None, :]
-            here = start + block * step + at
-            standard = (tl.load(x + here, inside, other=0.0).to(tl.float32) - mean) * inverse
-            passed = tl.load(gradient + here, inside, other=0.0).to(tl.float32)
-            if RELU:
-                if SUMMED:
-                    out = tl.load(y + here, inside, other=0.0).to(tl.float32)
-                else:
-                    out = standard * w[None, :] + b[None, :]
-                passed = tl.where(out > 0, passed, 0.0)
-            weighted += passed * standard
-            plain += passed
-        by_weight, by_bias = tl.sum(weighted, 0), tl.sum(plain, 0)
-        shift, slope = tl.sum(by_bias * w) / entries, tl.sum(by_weight * w) / entries
-        for block in range(tl.cdiv(PIXELS, BLOCK)):
-            inside = (pixel < PIXELS - block * BLOCK)[:, None] & known[None, :]
-            here = start + block * step + at
-            standard = (tl.load(x + here, inside, other=0.0).to(tl.float32) - mean) * inverse
-            passed = tl.load(gradient + here, inside, other=0.0).to(tl.float32)
-            if RELU:
-                if SUMMED:
-                    out = tl.load(y + here, inside, other=0.0).to(tl.float32)
-                else:
-                    out = standard * w[None, :] + b[None, :]
-                passed = tl.where(out > 0, passed, 0.0)
-            tl.store(by_x + here, (passed * w[None, :] - shift - standard * slope) * inverse, inside)
-            if RESIDUAL:
-                tl.store(by_residual + here, passed, inside)
+    passed, standard = _passed(gradient, other, x, y, at, inside, mean, inverse, w, b, RELU, SUMMED, TWICE)
+    by_weight, by_bias = tl.sum(tl.where(inside, passed * standard, 0.0), 0), tl.sum(passed, 0)
+    own = parts + ((image * tl.num_programs(2) + block) * 2 * members + member) * CHANNELS + channel
     tl.store(own, by_weight, known)
     tl.store(own + members * CHANNELS, by_bias, known)
+    if HELD:
+        entries = PIXELS * CHANNELS
+        shift, slope = tl.sum(by_bias * w) / entries, tl.sum(by_weight * w) / entries
+        tl.store(by_x + at, (passed * w[None, :] - shift - standard * slope) * inverse, inside)
+        if RESIDUAL:
+            tl.store(by_residual + at, passed, inside)
+
+
+@triton.jit
+def _normalise_apply(
+    gradient,
+    other,
+    x,
+    y,
+    means,
+    inverses,
+    weight,
+    bias,
+    by_x,
+    by_residual,
+    sums,
+    members,
+    RESIDUAL: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    RELU: tl.constexpr,
+    SUMMED: tl.constexpr,
+    TWICE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """The gradients of some pixels of one image of one member, from the sums over all, [image, 2, member, channel]."""
+    member, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel, pixel = tl.arange(0, WIDE), block * BLOCK + tl.arange(0, BLOCK)
+    known = channel < CHANNELS
+    inside = (pixel < PIXELS)[:, None] & known[None, :]
+    at = (image.to(tl.int64) * PIXELS + pixel)[:, None] * members + member
+    at = at * CHANNELS + channel[None, :]
+    w = tl.load(weight + member * CHANNELS + channel, known, other=0.0)
+    b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
+    mean = tl.load(means + image * members + member)
+    inverse = tl.load(inverses + image * members + member)
+    own = sums + (image * 2 * members + member) * CHANNELS + channel
+    by_weight = tl.load(own, known, other=0.0)
+    by_bias = tl.load(own + members * CHANNELS, known, other=0.0)
+    entries = PIXELS * CHANNELS
+    shift, slope = tl.sum(by_bias * w) / entries, tl.sum(by_weight * w) / entries
+    passed, standard = _passed(gradient, other, x, y, at, inside, mean, inverse, w, b, RELU, SUMMED, TWICE)
+    tl.store(by_x + at, (passed * w[None, :] - shift - standard * slope) * inverse, inside)
+    if RESIDUAL:
+        tl.store(by_residual + at, passed, inside)
+
+
+ROWS_AT_ONCE = 128
+"""Pixels of members that a program of a gate takes."""
+
+
+def gate(x: Tensor, mixing: Tensor) -> Tensor:
+    """See `operations.gate`."""
+    y = torch.empty_like(x)
+    channels = x.shape[-1]
+    rows = x.numel() // channels
+    _gate[(triton.cdiv(rows, ROWS_AT_ONCE),)](
+        x,
+        mixing,
+        y,
+        rows,
+        CHANNELS=channels,
+        BLOCK=ROWS_AT_ONCE,
+        WIDE=max(16, triton.next_power_of_2(channels)),
+    )
+    return y
+
+
+def gate_backward(gradient: Tensor, other: Tensor | None, x: Tensor, mixing: Tensor) -> Tensor:
+    """The gradient with respect to x, of the sum of two where the result was used twice."""
+    by_x = torch.empty_like(x)
+    channels = x.shape[-1]
+    rows = x.numel() // channels
+    _gate_backward[(triton.cdiv(rows, ROWS_AT_ONCE),)](
+        gradient,
+        gradient if other is None else other,
+        x,
+        mixing,
+        by_x,
+        rows,
+        CHANNELS=channels,
+        TWICE=other is not None,
+        BLOCK=ROWS_AT_ONCE,
+        WIDE=max(16, triton.next_power_of_2(channels)),
+    )
+    return by_x
+
+
+@triton.jit
+def _gate(x, mixing, y, rows, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """Some rows [row, channel]; the mixture is one product with F."""
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDE)
+    inside = (row < rows)[:, None] & (channel < CHANNELS)[None, :]
+    square = (channel < CHANNELS)[:, None] & (channel < CHANNELS)[None, :]
+    at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    value = tl.load(x + at, inside, other=0.0)
+    turned = tl.load(mixing + channel[None, :] * CHANNELS + channel[:, None], square, other=0.0)
+    opened = tl.sigmoid(tl.dot(value, turned))
+    tl.store(y + at, opened * value.to(tl.float32), inside)
+
+
+@triton.jit
+def _gate_backward(
+    gradient,
+    other,
+    x,
+    mixing,
+    by_x,
+    rows,
+    CHANNELS: tl.constexpr,
+    TWICE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Some rows [row, channel]; the gate is computed again, which costs less than reading it."""
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDE)
+    inside = (row < rows)[:, None] & (channel < CHANNELS)[None, :]
+    square = (channel < CHANNELS)[:, None] & (channel < CHANNELS)[None, :]
+    at = row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    value = tl.load(x + at, inside, other=0.0)
+    passed = tl.load(gradient + at, inside, other=0.0).to(tl.float32)
+    if TWICE:
+        passed += tl.load(other + at, inside, other=0.0).to(tl.float32)
+    straight = tl.load(mixing + channel[:, None] * CHANNELS + channel[None, :], square, other=0.0)
+    opened = tl.sigmoid(tl.dot(value, tl.trans(straight)))
+    through = (passed * value.to(tl.float32) * opened * (1 - opened)).to(value.dtype)
+    tl.store(by_x + at, passed * opened + tl.dot(through, straight), inside)
 
 
 PIXELS_AT_ONCE = 128

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.nn.functional import pad
 
-from symcore.interleaved.operations import convolve, normalise
+from symcore.interleaved.operations import convolve, gate, normalise
 
 aten = torch.ops.aten
 
@@ -30,17 +30,36 @@ class _Normal:
     bias: Tensor
     epsilon: float
     residual: Tensor | None = None
+    relu: bool = False
 
-    def computed(self, *, relu: bool = False) -> Tensor:
-        return normalise(self.x, self.weight, self.bias, self.residual, relu=relu, epsilon=self.epsilon)
+    def computed(self, uses: int = 1) -> tuple[Tensor, ...]:
+        x, weight, bias = self.x, self.weight, self.bias
+        return normalise(x, weight, bias, self.residual, relu=self.relu, epsilon=self.epsilon, uses=uses)
 
 
-Value = Tensor | _Normal
+@dataclass(frozen=True)
+class _Gated:
+    """FiGLU that is not computed yet: how often its result is used is not known here."""
+
+    x: Tensor
+    mixing: Tensor
+
+    def computed(self, uses: int = 1) -> tuple[Tensor, ...]:
+        return gate(self.x, self.mixing, uses=uses)
 
 
-def _tensor(value: Any) -> Tensor:  # noqa: ANN401 - an argument of a graph's node
-    found: Tensor = value.computed() if isinstance(value, _Normal) else value
-    return found
+Value = Tensor | _Normal | _Gated
+
+
+def _tensor(value: Value) -> Tensor:
+    return value if isinstance(value, Tensor) else value.computed()[0]
+
+
+def _for_each_use(value: Value, uses: int) -> list[Value]:
+    """What each use of a result takes; one whose use is the only one may become part of that."""
+    if uses == 1:
+        return [value]
+    return [value] * uses if isinstance(value, Tensor) or uses > 2 else list(value.computed(uses))
 
 
 class UnknownError(Exception):
@@ -79,7 +98,7 @@ def _conv2d(
     dilation: tuple[int, ...] = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """A member's own filters [member, out, in, k, k], or F [out, in, 1, 1] that mixes the channels of all members alike."""
+    """Filters [member, out, in, k, k]."""
     step, around, size = _alike(list(stride)), _alike(list(padding)), weight.shape[-1]
     if bias is not None or groups != 1 or _alike(list(dilation)) != 1 or around != size // 2 or size % 2 == 0:
         msg = f"convolution of size {size}, padding {around}, {groups} groups"
@@ -87,9 +106,34 @@ def _conv2d(
     maps = _tensor(x)
     if maps.shape[-1] > weight.shape[-3]:  # images that were padded
         weight = pad(weight, (0, 0, 0, 0, 0, maps.shape[-1] - weight.shape[-3]))
-    if weight.ndim == 4:
-        return maps @ weight[:, :, 0, 0].T.to(maps.dtype)
     return convolve(maps, weight, step)
+
+
+def _figlu(x: Value, mixing: Tensor) -> Value:
+    """F [channel, channel, 1, 1] for all members, or [member, channel, channel, 1, 1]."""
+    maps = _tensor(x)
+    if mixing.ndim == 5:
+        return convolve(maps, mixing).sigmoid() * maps
+    square = mixing[:, :, 0, 0]
+    return (
+        _Gated(maps, square) if len(square) <= WIDEST else (maps @ square.T.to(maps.dtype)).sigmoid() * maps
+    )
+
+
+RULES[_figlu] = _figlu
+
+
+def _merge_gates(graph: fx.Graph) -> None:
+    """sigmoid(F x) * x becomes one operation."""
+    for node in list(graph.nodes):
+        if node.target is not aten.mul.Tensor or node.args[0].target is not aten.sigmoid.default:
+            continue
+        mixed = node.args[0].args[0]
+        if mixed.target is aten.conv2d.default and mixed.args[0] is node.args[1] and len(mixed.args) == 2:
+            with graph.inserting_before(node):
+                gated = graph.call_function(_figlu, mixed.args)
+            node.replace_all_uses_with(gated)
+    graph.eliminate_dead_code()
 
 
 @_rule(aten.group_norm.default)
@@ -105,24 +149,14 @@ def _group_norm(
 @_rule(aten.add.Tensor)
 def _add(left: Value, right: Value) -> Value:
     normal, other = (left, right) if isinstance(left, _Normal) else (right, left)
-    if not isinstance(normal, _Normal) or normal.residual is not None:
+    if not isinstance(normal, _Normal) or normal.residual is not None or normal.relu:
         return _tensor(left) + _tensor(right)
-    return _Normal(normal.x, normal.weight, normal.bias, normal.epsilon, _tensor(other))
+    return replace(normal, residual=_tensor(other))
 
 
 @_rule(aten.relu.default)
-def _relu(x: Value) -> Tensor:
-    return x.computed(relu=True) if isinstance(x, _Normal) else x.relu()
-
-
-@_rule(aten.sigmoid.default)
-def _sigmoid(x: Value) -> Tensor:
-    return _tensor(x).sigmoid()
-
-
-@_rule(aten.mul.Tensor)
-def _mul(left: Value, right: Value) -> Tensor:
-    return _tensor(left) * _tensor(right)
+def _relu(x: Value) -> Value:
+    return replace(x, relu=True) if isinstance(x, _Normal) else _tensor(x).relu()
 
 
 @_rule(aten.unsqueeze.default)
@@ -145,12 +179,6 @@ def _mean(x: Value, axes: list[int]) -> Tensor:
 def _linear(x: Value, weight: Tensor, bias: Tensor) -> Tensor:
     """Vectors [image, member, in] -> [image, member, out]."""
     return torch.einsum("bni,noi->bno", _tensor(x), weight) + bias
-
-
-def _maps(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Images [member, image, (channel,) row, column] as maps; three channels become four, which load as one word."""
-    maps = (x if x.ndim == 5 else x.unsqueeze(2)).permute(1, 3, 4, 0, 2).to(dtype)
-    return pad(maps, (0, 1)) if maps.shape[-1] == 3 else maps.contiguous()
 
 
 class InterleavedNetwork:
@@ -179,6 +207,7 @@ class InterleavedNetwork:
             for spec in exported.graph_signature.input_specs
             if spec.kind in kinds and spec.target is not None
         }
+        _merge_gates(self.graph)
         for node in self.graph.nodes:
             if node.op == "call_function" and node.target not in RULES:
                 msg = str(node.target)
@@ -205,15 +234,33 @@ class InterleavedNetwork:
             tensors: effective weights float32 [member, *shape] and buffers [*shape], by name.
             x: each member's images, [member, image, *input_shape].
         """
-        values: dict[fx.Node, Any] = {}
+        return self.of_maps(tensors, self.maps(x))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Images [member, image, *input_shape] as [member, image, row, column, channel], members innermost in memory.
+
+        Three channels become four, which load as one word.
+        """
+        maps = (x if x.ndim == 5 else x.unsqueeze(2)).permute(1, 3, 4, 0, 2).to(self.dtype)
+        return (pad(maps, (0, 1)) if maps.shape[-1] == 3 else maps.contiguous()).movedim(3, 0)
+
+    def of_maps(self, tensors: Mapping[str, Tensor], maps: Tensor) -> Tensor:
+        """A call's result for images that are `maps` already."""
+        values: dict[fx.Node, list[Value]] = {}
+
+        def take(node: fx.Node) -> Any:  # noqa: ANN401 - map_arg knows graphs' arguments only
+            return values[node].pop()
+
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 name = self._sources.get(node.name)
-                values[node] = _maps(x, self.dtype) if name is None else tensors[name]
+                value: Value = maps.movedim(0, 3) if name is None else tensors[name]
             elif node.op == "call_function":
-                values[node] = RULES[node.target](*fx.node.map_arg(node.args, values.__getitem__))
+                value = RULES[node.target](*fx.node.map_arg(node.args, take))
             else:
-                logits: Tensor = _tensor(values[node.args[0][0]])
+                logits = _tensor(take(node.args[0][0]))
+                break
+            values[node] = _for_each_use(value, len(node.users))
         return logits.transpose(0, 1)
 
 

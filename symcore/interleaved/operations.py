@@ -45,6 +45,7 @@ def _(
 @torch.library.custom_op("symlab::normalise_backward", mutates_args=())
 def _normalise_backward(
     gradient: Tensor,
+    other: Tensor | None,
     x: Tensor,
     y: Tensor | None,
     mean: Tensor,
@@ -53,15 +54,20 @@ def _normalise_backward(
     bias: Tensor,
     residual: bool,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients with respect to x, residual (empty without one), weight and bias; `y` is given for a ReLU after a sum."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients with respect to x, residual (empty without one), and [weight, bias]; `y` is given for a ReLU after a sum.
+
+    The gradient is the sum of two where the result was used twice.
+    """
     if x.is_cuda:
         from symcore.interleaved import kernels  # noqa: PLC0415
 
         return kernels.normalise_backward(
-            gradient, x, y, mean, inverse, weight, bias, residual=residual, relu=relu
+            gradient, other, x, y, mean, inverse, weight, bias, residual=residual, relu=relu
         )
     standard, passed = _standardised(x, mean, inverse), gradient.float()
+    if other is not None:
+        passed = passed + other.float()
     if relu:
         passed = passed * ((standard * weight + bias if y is None else y) > 0)
     by_weight, by_bias = (passed * standard).sum((1, 2)), passed.sum((1, 2))
@@ -70,12 +76,13 @@ def _normalise_backward(
     slope = ((by_weight * weight).sum(-1) / entries)[:, None, None, :, None]
     by_x = (passed * weight - shift - standard * slope) * inverse[:, None, None, :, None]
     by_residual = passed.to(x.dtype, copy=True) if residual else x.new_empty(0)
-    return by_x.to(x.dtype), by_residual, by_weight.sum(0), by_bias.sum(0)
+    return by_x.to(x.dtype), by_residual, torch.stack([by_weight.sum(0), by_bias.sum(0)])
 
 
 @_normalise_backward.register_fake
 def _(
     gradient: Tensor,
+    other: Tensor | None,
     x: Tensor,
     y: Tensor | None,
     mean: Tensor,
@@ -84,10 +91,10 @@ def _(
     bias: Tensor,
     residual: bool,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    del gradient, y, mean, inverse, bias, relu
+) -> tuple[Tensor, Tensor, Tensor]:
+    del gradient, other, y, mean, inverse, bias, relu
     by_residual = torch.empty_like(x) if residual else x.new_empty(0)
-    return torch.empty_like(x), by_residual, torch.empty_like(weight), torch.empty_like(weight)
+    return torch.empty_like(x), by_residual, weight.new_empty(2, *weight.shape)
 
 
 def _standardised(x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
@@ -104,23 +111,22 @@ class _Normalise(Function):
         residual: Tensor | None,
         relu: bool,
         epsilon: float,
-    ) -> Tensor:
+        uses: int,
+    ) -> tuple[Tensor, ...]:
         x, residual = x.contiguous(), residual if residual is None else residual.contiguous()
         y, mean, inverse = torch.ops.symlab.normalise(x, weight, bias, residual, relu, epsilon)
         # without a sum, what a ReLU let pass follows from x
         ctx.save_for_backward(x, y if relu and residual is not None else None, mean, inverse, weight, bias)
-        ctx.relu = relu
-        ctx.residual = residual is not None
-        out: Tensor = y
-        return out
+        ctx.relu, ctx.residual = relu, residual is not None
+        return y, *(y.view_as(y) for _ in range(uses - 1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        x, y, mean, inverse, weight, bias = ctx.saved_tensors
-        by_x, by_residual, by_weight, by_bias = torch.ops.symlab.normalise_backward(
-            gradients[0].contiguous(), x, y, mean, inverse, weight, bias, ctx.residual, ctx.relu
+        first, *others = (gradient.contiguous() for gradient in gradients)
+        by_x, by_residual, by_affine = torch.ops.symlab.normalise_backward(
+            first, others[0] if others else None, *ctx.saved_tensors, ctx.residual, ctx.relu
         )
-        return by_x, by_weight, by_bias, by_residual if ctx.residual else None, None, None
+        return by_x, by_affine[0], by_affine[1], by_residual if ctx.residual else None, None, None, None
 
 
 def normalise(
@@ -131,7 +137,8 @@ def normalise(
     *,
     relu: bool = False,
     epsilon: float = 1e-5,
-) -> Tensor:
+    uses: int = 1,
+) -> tuple[Tensor, ...]:
     """Layer normalisation of each image of each member over pixels and channels, then + residual, then ReLU.
 
     Args:
@@ -141,8 +148,76 @@ def normalise(
         residual: maps of x's shape.
         relu: whether negative values become 0.
         epsilon: what is added to variances.
+        uses: 1, or 2 for a result that is used twice.
+
+    Returns:
+        One tensor for each use; all share memory, and their gradients are added where they are needed first.
     """
-    out: Tensor = _Normalise.apply(x, weight, bias, residual, relu, epsilon)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, ...] = _Normalise.apply(x, weight, bias, residual, relu, epsilon, uses)  # type: ignore[no-untyped-call]
+    return out
+
+
+@torch.library.custom_op("symlab::gate", mutates_args=())
+def _gate(x: Tensor, mixing: Tensor) -> Tensor:
+    """See `gate`."""
+    if x.is_cuda:
+        from symcore.interleaved import kernels  # noqa: PLC0415
+
+        return kernels.gate(x, mixing)
+    return (x @ mixing.T).sigmoid() * x
+
+
+@_gate.register_fake
+def _(x: Tensor, mixing: Tensor) -> Tensor:
+    del mixing
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("symlab::gate_backward", mutates_args=())
+def _gate_backward(gradient: Tensor, other: Tensor | None, x: Tensor, mixing: Tensor) -> Tensor:
+    """The gradient with respect to x, of the sum of two where the result was used twice."""
+    if x.is_cuda:
+        from symcore.interleaved import kernels  # noqa: PLC0415
+
+        return kernels.gate_backward(gradient, other, x, mixing)
+    passed = gradient if other is None else gradient + other
+    opened = (x @ mixing.T).sigmoid()
+    return passed * opened + (passed * x * opened * (1 - opened)) @ mixing
+
+
+@_gate_backward.register_fake
+def _(gradient: Tensor, other: Tensor | None, x: Tensor, mixing: Tensor) -> Tensor:
+    del gradient, other, mixing
+    return torch.empty_like(x)
+
+
+class _Gate(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mixing: Tensor, uses: int) -> tuple[Tensor, ...]:  # noqa: ANN401
+        x, mixing = x.contiguous(), mixing.to(x.dtype).contiguous()
+        ctx.save_for_backward(x, mixing)
+        y = torch.ops.symlab.gate(x, mixing)
+        return y, *(y.view_as(y) for _ in range(uses - 1))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        first, *others = (gradient.contiguous() for gradient in gradients)
+        return (
+            torch.ops.symlab.gate_backward(first, others[0] if others else None, *ctx.saved_tensors),
+            None,
+            None,
+        )
+
+
+def gate(x: Tensor, mixing: Tensor, *, uses: int = 1) -> tuple[Tensor, ...]:
+    """FiGLU, sigmoid(F x) * x, of every pixel of every member (Lim et al. 2024, section 3.2).
+
+    Args:
+        x: maps [image, row, column, member, channel]; so is what comes out.
+        mixing: F [channel, channel], one for all members; it has no gradient.
+        uses: as in `normalise`.
+    """
+    out: tuple[Tensor, ...] = _Gate.apply(x, mixing, uses)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -188,7 +263,7 @@ def _convolve_by_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int
 
         return kernels.convolve_by_weight(gradient, x, weight.shape[2], stride)
     found = _library_backward(gradient, x, weight, stride, 1)
-    return found.permute(0, 2, 3, 1).reshape(weight.shape).float().contiguous()
+    return torch.empty_like(weight, dtype=torch.float32).copy_(found.permute(0, 2, 3, 1).view(weight.shape))
 
 
 @_convolve_by_weight.register_fake

@@ -2,6 +2,9 @@
 
 Products of the Hessian with vectors are exact over all given images, batch by batch, for many networks at once. Only
 directions that training can take count: entries that D fixes are held.
+
+With BatchNorm the loss is that of training: each batch is normalised by its own statistics, which change with the weights
+and are differentiated through. There batches have the size in which evaluation estimates statistics, whatever fits.
 """
 
 from __future__ import annotations
@@ -15,9 +18,13 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from symcore.asymmetry import Parameters
+from symcore.calibration import BATCH
 from symcore.metrics import ROWS, Array, cross_entropy
+from symcore.networks.batchnorm import batch_norms
+from symcore.networks.gnn import neighbours
 from symcore.population import call_one
 from symcore.program import Program
+from symcore.propagation import Graph
 from symcore.randomness import stream
 
 Tensors = Mapping[str, Tensor]
@@ -37,6 +44,7 @@ class Hessian:
         trainable: Tensors | None = None,
         stacked_buffers: bool = False,
         on_batch: Callable[[], None] = lambda: None,
+        graph: Graph | tuple[()] = (),
     ) -> None:
         """Prepares the products.
 
@@ -45,15 +53,22 @@ class Hessian:
             weights: that they compute with, by name, [member, *shape].
             buffers: the module's, shared, or [member, *shape] if `stacked_buffers`.
             images: normalised, [image, *input_shape], on the weights' device.
-            labels: [image].
+            labels: [image]; of a graph's nodes those below 0 do not count.
             trainable: D of those parameters that have fixed entries, [*shape] or [member, *shape].
             stacked_buffers: whether buffers have a member axis.
             on_batch: called before each batch of images; may raise to stop.
+            graph: whose nodes the images are, all of them in order; they are one batch.
         """
         self._weights, self._buffers = dict(weights), dict(buffers)
         self._images, self._labels, self._on_batch = images, labels, on_batch
         self._free = _flat({n: _free(n, w, trainable or {}) for n, w in weights.items()})
-        self._program = _product_program(network, list(weights), stacked_buffers=stacked_buffers)
+        self._counted = int((labels >= 0).sum())
+        self._batch = max(1, ROWS[images.device.type] // len(self._free))
+        if graph or batch_norms(network):
+            self._batch = len(images) if graph else BATCH
+        self._program = _product_program(
+            network, list(weights), neighbours(network, graph), stacked_buffers=stacked_buffers
+        )
 
     @property
     def members(self) -> int:
@@ -70,12 +85,11 @@ class Hessian:
         tangents = self._shaped(vectors * self._free)
         fixed = [*self._weights.values(), *tangents.values(), *self._buffers.values()]
         total = torch.zeros_like(vectors)
-        size = max(1, ROWS[vectors.device.type] // self.members)
-        for x, y in zip(self._images.split(size), self._labels.split(size), strict=True):
+        for x, y in zip(self._images.split(self._batch), self._labels.split(self._batch), strict=True):
             self._on_batch()
             products = self._program([*fixed, x, y])
             total += torch.cat([p.flatten(1) for p in products], dim=1)
-        return total / len(self._images) * self._free
+        return total / self._counted * self._free
 
     def _shaped(self, vectors: Tensor) -> Parameters:
         sizes = [w[0].numel() for w in self._weights.values()]
@@ -92,7 +106,9 @@ def _free(name: str, weight: Tensor, trainable: Tensors) -> Tensor:
     return trainable[name].expand_as(weight).to(weight) if name in trainable else torch.ones_like(weight)
 
 
-def _product_program(network: nn.Module, names: list[str], *, stacked_buffers: bool) -> Program:
+def _product_program(
+    network: nn.Module, names: list[str], graph: Graph | tuple[()], *, stacked_buffers: bool
+) -> Program:
     """A program over [*weights, *tangents, *buffers, x, y] that gives H v summed over images, by parameter."""
     buffer_names = [name for name, _ in network.named_buffers()]
 
@@ -100,7 +116,7 @@ def _product_program(network: nn.Module, names: list[str], *, stacked_buffers: b
         weights: Parameters, tangents: Parameters, buffers: Parameters, x: Tensor, y: Tensor
     ) -> Parameters:
         def loss(at: Parameters) -> Tensor:
-            return cross_entropy(call_one(network, at, buffers, x), y).sum()
+            return cross_entropy(call_one(network, at, buffers, x, *graph), y).sum()
 
         def slope(at: Parameters) -> Tensor:
             gradient = grad(loss)(at)

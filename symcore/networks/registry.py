@@ -1,4 +1,4 @@
-"""The networks that a spec can name, as one union discriminated by `kind`."""
+"""The networks that a spec can name, as one union discriminated by `kind`; `register` adds a person's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pydantic import BeforeValidator, Field
 from symcore.networks.gnn import GNNSpec
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.recurrent import RecurrentSpec
+from symcore.networks.registered import RegisteredSpec, register
 from symcore.networks.resnet import ResNetSpec
+
+__all__ = ["NetworkSpec", "register"]
 
 
 def _mlp_unless_said(given: Any) -> Any:  # noqa: ANN401 - what came from outside
@@ -19,7 +22,7 @@ def _mlp_unless_said(given: Any) -> Any:  # noqa: ANN401 - what came from outsid
 
 
 NetworkSpec = Annotated[
-    MLPSpec | ResNetSpec | RecurrentSpec | GNNSpec,
+    MLPSpec | ResNetSpec | RecurrentSpec | GNNSpec | RegisteredSpec,
     Field(discriminator="kind"),
     BeforeValidator(_mlp_unless_said),
 ]

@@ -300,6 +300,11 @@ def random_signs(
     }
 
 
+def positive(spec: PermutationSpec, pairs: int) -> dict[str, Tensor]:
+    """The signs that leave every neuron as it is, [pair, n], for every group that can change them."""
+    return {g.name: torch.ones(pairs, g.size, dtype=torch.int64) for g in spec.groups if g.flip}
+
+
 def invert(permutations: Tensors) -> dict[str, Tensor]:
     """The permutations that undo these."""
     return {name: p.argsort(-1) for name, p in permutations.items()}

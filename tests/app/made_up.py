@@ -77,8 +77,10 @@ def end(lab: Service, run: str, role: str) -> None:
     folder = lab.run_folder(run)
     (folder / "log.txt").write_text("epoch 1\nepoch 2\n", encoding="utf-8")
     (folder / "environment.json").write_text('{"commit": null, "device": "cpu"}', encoding="utf-8")
-    treatment, part, _ = role.split("/")
-    batches = {"train": _metrics, "path": _path_points, "align": _alignment}[part](treatment)
+    treatment, part, *_ = role.split("/")
+    batches = {"train": _metrics, "path": _path_points, "align": _alignment, "distance": _distances}[part](
+        treatment
+    )
     lab.store.ingest(run, 0, batches).result()
     lab.ledger.move(
         [Move(run, State.DONE, {"batches": len(batches)}, {"test/loss": 0.07, "test/accuracy": 0.98})]
@@ -96,7 +98,7 @@ def _metrics(_treatment: str) -> list[tuple[str, pa.RecordBatch]]:
 
 
 def _path_points(treatment: str) -> list[tuple[str, pa.RecordBatch]]:
-    frame = points({treatment: HEIGHTS[treatment]}, pairs=2)
+    frame = points({treatment: HEIGHTS.get(treatment, 0.4)}, pairs=2)
     rows = [
         {
             "pair": row.pair,
@@ -115,3 +117,14 @@ def _alignment(_treatment: str) -> list[tuple[str, pa.RecordBatch]]:
     row = {"restart": 0, "objective": 9.0, "identity_objective": 4.0, "sweeps": 3}
     rows = [row | {"pair": pair} for pair in range(2)]
     return [("alignment", pa.RecordBatch.from_pylist(rows, schema=tables()["alignment"]))]
+
+
+def _distances(_treatment: str) -> list[tuple[str, pa.RecordBatch]]:
+    row = {"count": 12, "distance": 3.0, "norm_a": 2.0, "norm_b": 2.5}
+    rows = [
+        row | {"pair": pair, "parameter": parameter, "entries": entries}
+        for pair in range(2)
+        for parameter in ("hidden.weight", "hidden.bias", "readout.weight")
+        for entries in ("trainable", "all")
+    ]
+    return [("weight_distance", pa.RecordBatch.from_pylist(rows, schema=tables()["weight_distance"]))]

@@ -111,10 +111,15 @@ def test_surfaces_of_a_kind_of_plane_share_their_span_and_are_square() -> None:
         assert {(panel["width"], panel["height"]) for panel in row["hconcat"]} == {(300, 300)}
 
 
-@pytest.mark.parametrize("columns", [1, 2, 3])
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
 def test_a_figure_fits_beside_the_side_bar(columns: int) -> None:
     width = surfaces.AXIS + columns * surfaces.side(columns) + (columns - 1) * surfaces.GAP + surfaces.LEGEND
     assert width <= surfaces.WIDTH
+
+
+def test_more_treatments_than_fit_beside_each_other_stand_on_another_line() -> None:
+    assert surfaces.side(7) == surfaces.side(surfaces.ACROSS) > 150
+    assert surfaces.height(2, 7) == 2 * surfaces.height(2, surfaces.ACROSS)
 
 
 def test_axes_say_what_they_are_and_in_which_unit() -> None:

@@ -54,14 +54,14 @@ def test_a_presets_network_of_another_kind_than_the_default_is_kept(monkeypatch:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--network.kind gnn", "--network.kind gnn: Input should be one of 'mlp', 'resnet'"),
+        ("--network.kind vit", "--network.kind vit: Input should be one of 'mlp', 'resnet'"),
         ("--network.width 1.5", "--network.width 1.5: Input should be a valid integer"),
         ("--network.kind resnet --network.depth 21", "--network.depth 21: 21 is not 6 n + 2; accepted: 8"),
         (
             "--network.kind resnet --network.norm layer",
-            "--network.norm layer: Input should be 'group' or 'none'",
+            "--network.norm layer: Input should be 'group', 'batch' or 'none'",
         ),
-        ("--network.norm group", "--network.norm group: Input should be 'layer' or 'none'"),
+        ("--network.norm group", "--network.norm group: Input should be 'layer', 'batch' or 'none'"),
         ("--network.kind resnet --network.activation relu", "--network.activation relu: Extra inputs"),
         ("--network.kind resnet --w.n-fix 1 2", "--w.n-fix 1 2: n_fix: got 2 numbers"),
     ],

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from jobs import planning, registry
 from jobs.kinds import interpolate, train
 from jobs.specs import RunSpec, spec_hash
-from jobs.studies import lmc, lmc_recipe, lmc_resnet20, lmc_resnet20x8, lmc_results
+from jobs.studies import aligned, lmc, lmc_gnn, lmc_recipe, lmc_resnet20, lmc_resnet20x8, lmc_results
+from symcore.align.weights import WeightMatching
 from symcore.networks.resnet import ResNetSpec
 from symcore.training import TrainingSpec
 from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
@@ -26,7 +27,7 @@ def hashes(spec: lmc.Spec) -> dict[str, str]:
     return {role: spec_hash(run) for role, run in roles(spec).items()}
 
 
-ROWS = (lmc, lmc_resnet20, lmc_resnet20x8)
+ROWS = (lmc, lmc_resnet20, lmc_resnet20x8, lmc_gnn)
 PRESETS = {f"{row.Spec().kind}:{name}": spec for row in ROWS for name, spec in row.PRESETS.items()}
 
 
@@ -36,8 +37,7 @@ def test_every_run_comes_after_its_inputs(preset: lmc_recipe.LMCSpec) -> None:
     for run in lmc_recipe.expand(preset.model_copy(update={"pairs": 12, "block": 5})):
         assert set(run.spec.inputs()) <= made
         made.add(spec_hash(run.spec))
-    others = sum(name not in ("standard", "rebasin") for name in preset.treatments)
-    assert len(made) == 3 * (2 + 2 + 2 * others)
+    assert len(made) == 3 * 2 * len(preset.treatments)  # blocks, each with a train or align run and a path
 
 
 def test_a_finished_run_of_an_earlier_version_is_found_again() -> None:
@@ -70,7 +70,9 @@ def test_controls_share_seeds_masks_and_settings_with_what_they_control() -> Non
     assert trained["w0"].treatment == WAsymmetric(n_fix=(4, 8, 8, 32), kappa=(0, 0, 0, 0))
     assert trained["asym_init"].treatment == AsymmetricInit(n_fix=(4, 8, 8, 32))
     assert (trained["syre"].treatment, trained["fixed_biases"].treatment) == (Syre(), FixedBiases())
-    assert len({spec_hash(run) for run in planned.values()}) == 2 * len(lmc_recipe.ALL)
+    assert (
+        len({spec_hash(run) for run in planned.values()}) == 2 * len(lmc_recipe.ALL) - 1
+    )  # REPAIR has the alignment of Git Re-Basin
 
 
 def test_the_controls_repeat_the_papers_networks_and_search_longer() -> None:
@@ -94,6 +96,22 @@ def test_rebasin_permutes_the_standard_networks_themselves() -> None:
     assert list(alone) == ["standard/train/0", "rebasin/align/0", "rebasin/path/0"]
 
 
+def test_each_method_of_alignment_is_a_row_of_the_same_networks() -> None:
+    plain, spec = roles(lmc.Spec()), lmc.Spec(treatments=aligned.ALL, restarts=3)
+    planned = roles(spec)
+    assert planned["rebasin/align/0"].method == WeightMatching(restarts=3)
+    assert planned["rebasin_unsigned/align/0"].method == WeightMatching(restarts=3, signs=False)
+    made = [name for name in aligned.ALL if f"{name}/align/0" in planned]
+    assert made == list(spec.methods()) == list(aligned.ALL[1:7])
+    for name in made:
+        matched, path = planned[f"{name}/align/0"], planned[f"{name}/path/0"]
+        assert matched.source == path.source == spec_hash(plain["standard/train/0"])
+        assert path.alignment == spec_hash(matched)
+    assert len({spec_hash(planned[f"{name}/align/0"]) for name in made}) == len(made)
+    alone = roles(lmc.Spec(treatments=("sinkhorn",)))
+    assert list(alone) == ["standard/train/0", "sinkhorn/align/0", "sinkhorn/path/0"]
+
+
 def test_masks_are_shared_by_the_study_or_by_a_pair() -> None:
     shared = roles(lmc.Spec(pairs=4, block=2, mask_seed=3))
     assert {shared[f"w/train/{b}"].mask_seeds for b in (0, 1)} == {(30_000,)}
@@ -111,7 +129,7 @@ def test_a_setting_repeats_only_the_runs_that_it_touches() -> None:
     assert touched(w=WAsymmetric(n_fix=(1, 1, 1, 1))) == {"w/train/0", "w/path/0"}
     assert touched(sigma=SigmaAsymmetric(std=1)) == {"sigma/train/0", "sigma/path/0"}
     assert touched(restarts=2) == {"rebasin/align/0", "rebasin/path/0"}
-    assert touched(points=27) == {f"{name}/path/0" for name in lmc_recipe.PAPERS}
+    assert touched(points=27) == {f"{name}/path/0" for name in aligned.PAPERS}
     assert touched(mask_seed=1) == {
         f"{name}/{part}/0" for name in ("sigma", "w") for part in ("train", "path")
     }
@@ -187,7 +205,7 @@ def test_each_row_of_the_paper_has_its_own_numbers() -> None:
         other = row.PRESETS["paper"].model_copy(update={"sigma_learning_rate": 3e-3})
         found = row.results(other, {"w/path/0": "r"}, {"path_point": mine})
         assert rows(found, "summary", quantity="loss")[0]["paper_barrier_midpoint"] is None
-    assert stated == [(-0.012, 0.0), (0.934, 0.72), (0.031, 0.05)]
+    assert stated == [(-0.012, 0.0), (0.934, 0.72), (0.031, 0.05), (0.095, 0.03)]
 
 
 @pytest.mark.parametrize(
@@ -200,8 +218,8 @@ def test_each_row_of_the_paper_has_its_own_numbers() -> None:
         ({"w": {"kappa": [1, 1, 1, -1]}}, ("w", "kappa", 3), "greater than or equal to 0"),
         ({"pairs": 0}, ("pairs",), "greater than or equal to 1"),
         ({"points": 10}, ("points",), "accepted: an odd number from 3"),
-        ({"treatments": []}, ("treatments",), "accepted: one or more of standard, rebasin, sigma, w"),
-        ({"treatments": ["tna"]}, ("treatments", 0), "'asym_init' or 'fixed_biases'"),
+        ({"treatments": []}, ("treatments",), "accepted: one or more of standard, rebasin, rebasin_repair"),
+        ({"treatments": ["tna"]}, ("treatments", 0), "'fixed_biases' or 'rebasin_repair'"),
         ({"treatments": ["w0"], "w": {"n_fix": [1, 16, 16, 64]}}, ("w", "n_fix"), "64 ways"),
         ({"treatments": ["asym_init"], "w": {"n_fix": [65, 16, 16, 64]}}, ("w", "n_fix"), "0 to 64"),
         ({"fixed_biases": {"bound": 0}}, ("fixed_biases", "bound"), "greater than 0"),
@@ -371,3 +389,26 @@ def test_rows_in_any_order_give_the_same_results() -> None:
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
     found = [lmc.results(lmc.Spec(), {"sigma/path/0": "r"}, {"path_point": t}) for t in (table, shuffled)]
     assert found[0] == found[1]
+
+
+def test_repair_is_a_path_beside_that_of_git_rebasin_on_the_same_alignment() -> None:
+    planned = roles(lmc.Spec(treatments=("rebasin", "rebasin_repair"), temperature=True))
+    assert set(planned) == {
+        "standard/train/0", "rebasin/align/0", "rebasin/path/0", "rebasin_repair/path/0",
+    }  # fmt: skip
+    plain, repaired = planned["rebasin/path/0"], planned["rebasin_repair/path/0"]
+    assert repaired == plain.model_copy(update={"repair": True})
+    assert plain.temperature
+    alone = roles(lmc.Spec(treatments=("rebasin_repair",)))
+    assert set(alone) == {"standard/train/0", "rebasin/align/0", "rebasin_repair/path/0"}
+
+
+def test_losses_at_fitted_temperatures_are_a_quantity_of_their_own() -> None:
+    plain = points("r", {"test": [tent(1, 2, 3)], "train": [tent(1, 2, 3)]})
+    best = points("r", {"test": [tent(1, 1, 0.5)], "train": [tent(1, 1, 0.5)]}).drop(["accuracy"])
+    tables = {"path_point": plain, "path_calibrated": best}
+    found = lmc.results(lmc.Spec(), {"w/path/0": "r"}, tables)
+    barriers = {row["quantity"]: row["barrier_midpoint"] for row in rows(found, "summary", split="test")}
+    assert barriers == pytest.approx({"loss": 3, "accuracy": 0.3, "calibrated loss": 0.5})
+    without = lmc.results(lmc.Spec(), {"w/path/0": "r"}, {"path_point": plain})
+    assert {row["quantity"] for row in rows(without, "summary")} == {"loss", "accuracy"}

@@ -25,7 +25,8 @@ from jobs.progress_line import ProgressLine
 from jobs.records import decode
 from jobs.specs import canonical_json, spec_hash
 from jobs.spool import Spool
-from jobs.studies import lmc, lmc_recipe
+from jobs.studies import lmc
+from jobs.studies.aligned import PAPERS
 from symcore import metrics, training
 from symcore.networks.mlp import MLPSpec
 from symcore.training import TrainingSpec
@@ -125,7 +126,7 @@ def test_every_treatment_has_its_paths_and_the_study_its_numbers(undisturbed: Pa
     found = lmc.results(SPEC, roles, {"path_point": points})
     summary = found["summary"].filter(pa.compute.equal(found["summary"]["quantity"], "loss")).to_pylist()
     assert [(row["treatment"], row["split"]) for row in summary] == [
-        (name, split) for name in lmc_recipe.PAPERS for split in ("test", "train")
+        (name, split) for name in PAPERS for split in ("test", "train")
     ]
     for row in summary:
         assert math.isfinite(row["barrier_midpoint_std"])

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs import registry
-from jobs.kinds import align, interpolate, train
+from jobs.kinds import align, distance, interpolate, train
 from jobs.specs import RunSpec, canonical_json, spec_hash
 from symcore.data.sources import SOURCES
 from symcore.networks.mlp import MLPSpec
@@ -30,7 +30,8 @@ ALIGN = align.Spec(source=spec_hash(TRAIN), pairs=((0, 1),))
 PATH = interpolate.Spec(
     data="digits", source=spec_hash(TRAIN), alignment=spec_hash(ALIGN), pairs=((0, 1), (1, 0))
 )
-RUNS: list[RunSpec] = [TRAIN, SIGMA, ALIGN, PATH]
+DISTANCE = distance.Spec(source=spec_hash(TRAIN), alignment=spec_hash(ALIGN), pairs=((0, 1), (1, 0)))
+RUNS: list[RunSpec] = [TRAIN, SIGMA, ALIGN, PATH, DISTANCE]
 
 OTHER: dict[str, Any] = {
     "data": "mnist",

@@ -7,13 +7,14 @@ import torch
 
 from symcore import adamw, asymmetry, controls
 from symcore.data import sources
+from symcore.networks.gnn import GNNSpec
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.recurrent import RecurrentSpec
 from symcore.networks.resnet import ResNetSpec
-from symcore.population import Design, build
+from symcore.population import Design, build, forward, load, save
 from symcore.symmetry.automorphisms import coloured_graph, find
 from symcore.symmetry.inspector import changes
-from symcore.training import Trainer, TrainingSpec, fit
+from symcore.training import Trainer, TrainingSpec
 from symcore.treatments import AsymmetricInit, FixedBiases, Standard, Syre, WAsymmetric
 
 NETWORKS = {
@@ -22,7 +23,9 @@ NETWORKS = {
     "rnn": RecurrentSpec(width=12),
     "gru": RecurrentSpec(cell="gru", width=12),
     "lstm": RecurrentSpec(cell="lstm", width=12),
+    "gnn": GNNSpec(width=24, depth=2),
 }
+SHAPES = dict.fromkeys(NETWORKS, (8, 8)) | {"gnn": (8,)}
 BIASES = {
     "mlp": ["hidden.0.linear.bias", "hidden.1.linear.bias"],
     "resnet": [
@@ -31,6 +34,7 @@ BIASES = {
         *(f"stages.{s}.0.{norm}.bias" for s in (1, 2) for norm in ("norm1", "norm2", "shortcut.norm")),
     ],
     "rnn": ["cell.candidate.input.bias"],
+    "gnn": ["hidden.0.nodes.bias", "hidden.1.nodes.bias"],
     "gru": [f"cell.{gate}.input.bias" for gate in ("reset", "update", "candidate")],
     "lstm": [f"cell.{gate}.input.bias" for gate in ("enter", "forget", "candidate", "output")],
 }
@@ -38,7 +42,7 @@ EACH = pytest.mark.parametrize("name", NETWORKS)
 
 
 def population(name, treatment, seeds=(1, 2), mask_seeds=(0,)):
-    return build(Design(NETWORKS[name], treatment, (8, 8), 10, seeds, mask_seeds))
+    return build(Design(NETWORKS[name], treatment, SHAPES[name], 10, seeds, mask_seeds))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def digits(tmp_path_factory):
 
 @EACH
 def test_syre_offsets_every_parameter_and_trains_all_of_them(name):
-    network = NETWORKS[name].build((8, 8), 10)
+    network = NETWORKS[name].build(SHAPES[name], 10)
     drawn = controls.offsets(network, Syre(), 0)
     assert set(drawn.fixed) == {name for name, _ in network.named_parameters()}
     assert asymmetry.trainable_count(network, drawn) == asymmetry.trainable_count(network, None)
@@ -90,7 +94,7 @@ def test_blocks_without_offsets_have_nothing_to_pull():
 @EACH
 @pytest.mark.parametrize("bound", [1.0, 27.0])
 def test_fixed_biases_are_the_hidden_layers_within_the_bound_and_shared_through_the_mask_seed(name, bound):
-    network = NETWORKS[name].build((8, 8), 10)
+    network = NETWORKS[name].build(SHAPES[name], 10)
     assert list(controls.hidden_biases(network)) == BIASES[name]
     first, again, other = (
         controls.fixed_biases(network, FixedBiases(bound=bound), seed) for seed in (3, 3, 4)
@@ -120,15 +124,33 @@ def test_an_asymmetric_start_is_the_w_asymmetric_networks_and_has_nothing_fixed(
         assert torch.equal(start.select([1]).effective()[parameter][0], weights[1])
 
 
+@EACH
+@pytest.mark.parametrize("treatment", [AsymmetricInit(), Syre(), FixedBiases()], ids=lambda t: t.kind)
+def test_networks_come_back_from_a_file_and_as_bound_modules(name, treatment, tmp_path):
+    several, x = population(name, treatment), torch.randn(3, *SHAPES[name])
+    save(several, tmp_path / "weights.safetensors")
+    back = load(tmp_path / "weights.safetensors")
+    logits = forward(several, x)
+    assert torch.equal(forward(back, x), logits)
+    module = NETWORKS[name].build(SHAPES[name], 10)
+    module.load_state_dict({n: p[1] for n, p in several.parameters.items()})
+    if several.asymmetry:
+        asymmetry.bind(module, several.asymmetry)
+    torch.testing.assert_close(module(x), logits[1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["mlp", "resnet", "rnn"])
-@pytest.mark.parametrize(
-    "treatment", [WAsymmetric(), AsymmetricInit(), Syre(), FixedBiases()], ids=lambda t: t.kind
-)
+@pytest.mark.parametrize("treatment", [AsymmetricInit(), Syre(), FixedBiases()], ids=lambda t: t.kind)
 def test_training_moves_what_is_trained_and_not_one_bit_of_what_is_fixed(name, treatment, digits):
     start = population(name, treatment)
-    end = fit(Trainer(start, digits, TrainingSpec(epochs=1, batch=500, weight_decay=0.3)))
+    trainer = Trainer(start, digits, TrainingSpec(weight_decay=0.3))
+    trainer.begin(trainer.draw(0))
+    step = trainer.step_of(64)
+    with torch.no_grad():
+        step()
+        step()
     for parameter, before in start.effective().items():
-        after = end.effective()[parameter]
+        after = trainer.trained().effective()[parameter]
         free = torch.ones_like(before[0], dtype=torch.bool)
         if start.asymmetry and parameter in start.asymmetry.trainable:
             free = start.asymmetry.trainable[parameter]
@@ -140,7 +162,7 @@ def test_training_moves_what_is_trained_and_not_one_bit_of_what_is_fixed(name, t
 @pytest.mark.parametrize("treatment", [Syre(), FixedBiases()], ids=lambda t: t.kind)
 def test_offsets_and_fixed_biases_leave_no_permutation(name, treatment):
     one = population(name, treatment, seeds=(1,))
-    found = find(coloured_graph(one.network, torch.zeros(2, 8, 8), one.asymmetry))
+    found = find(coloured_graph(one.network, torch.zeros(2, *SHAPES[name]), one.asymmetry))
     assert found.trivial
 
 

@@ -9,6 +9,7 @@ import torch
 
 from symcore.align import weights
 from symcore.align.cycle import match_many
+from symcore.align.matching import Watch
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.recurrent import RecurrentSpec
 from symcore.randomness import stream
@@ -85,4 +86,4 @@ def test_bad_input_and_a_stop():
         match_many(network, one, PROBE)
     network, two = drawn(MLPSpec(width=4, depth=1), 2)
     with pytest.raises(StoppedError):
-        match_many(network, two, PROBE, stopping=lambda: True)
+        match_many(network, two, PROBE, watch=Watch(stopping=lambda: True))

@@ -109,6 +109,12 @@ def test_the_papers_warm_up():
     assert rates[20:] == [1e-2] * 80
 
 
+def test_a_linear_warm_up():
+    """(step + 1) / 25 of the full rate, then all of it (the authors' code for graphs, where an epoch is a step)."""
+    spec = TrainingSpec(warmup_epochs=25, warmup_shape="linear")
+    assert [spec.warmup(epoch) for epoch in range(30)] == [min(1.0, (n + 1) / 25) for n in range(30)]
+
+
 def test_draws_depend_on_a_members_seed_and_the_epoch_only(digits):
     many, few = (Trainer(population(Standard(), seeds), digits, WARMING) for seeds in [(4, 8, 15), (15, 99)])
     for epoch in range(2):

@@ -1,0 +1,82 @@
+"""The warm-up study (Lim et al. 2024, appendix on ablations): does a longer warm-up make the barrier lower?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import AfterValidator, Field
+
+from jobs.headline import Headline, Rows
+from jobs.specs import PlannedRun
+from jobs.studies import lmc_resnet20, sweep_recipe
+from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow
+from jobs.studies.sweep_recipe import Barriers, Setting
+from symcore.networks.registry import NetworkSpec
+
+__all__ = ["PRESETS", "RECORDS", "Spec", "expand", "headline", "results"]
+
+Epochs = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class Spec(LMCSpec):
+    """Barriers after short and long warm-ups of the learning rate, treatment beside treatment."""
+
+    title: ClassVar[str] = "Warm-up"
+    paper: ClassVar[PaperRow] = lmc_resnet20.Spec.paper
+
+    kind: Literal["warmup"] = "warmup"
+    network: NetworkSpec = lmc_resnet20.NARROW
+    """Form of every network."""
+    warmups: Annotated[
+        tuple[Epochs, ...], Field(min_length=1, max_length=20), AfterValidator(sweep_recipe.ascending)
+    ] = (1, 20)
+    """Epochs of warm-up that are compared, in place of `training.warmup_epochs`."""
+
+
+PAPER: dict[int, Barriers] = {
+    1: {"rebasin": (4.2, 0.80), "w": (0.673, 0.29)},
+    20: lmc_resnet20.Spec.paper.barriers,
+}
+"""ResNet20 on CIFAR-10 by epochs of warm-up."""
+
+
+def _preset(name: str, **changes: object) -> Spec:
+    return Spec.model_validate(lmc_resnet20.PRESETS[name].model_dump(exclude={"kind"}) | changes)
+
+
+PRESETS: dict[str, Spec] = {
+    "smoke": _preset("smoke", warmups=(1, 3)),
+    "laptop": _preset("laptop", treatments=("standard", "rebasin", "w"), pairs=3, block=3),
+    "paper": _preset("paper"),
+}
+"""The networks of linear mode connectivity of ResNet20; on a laptop fewer of them, as each is trained twice."""
+
+
+def settings(spec: Spec) -> list[Setting]:
+    """One for each warm-up."""
+    found = []
+    for epochs in spec.warmups:
+        own, papers = (
+            one.model_copy(update={"training": one.training.model_copy(update={"warmup_epochs": epochs})})
+            for one in (spec, PRESETS["paper"])
+        )
+        paper = PAPER.get(epochs, {}) if sweep_recipe.compares(own, papers) else {}
+        found.append(Setting(epochs, own, paper))
+    return found
+
+
+def expand(spec: Spec) -> list[PlannedRun]:
+    """The study's runs in an order in which each comes after its inputs."""
+    return sweep_recipe.expand(settings(spec))
+
+
+def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """What is done so far, beside the paper's numbers where they compare; see `sweep_recipe.results`."""
+    return sweep_recipe.results(settings(spec), roles, tables)
+
+
+def headline(tables: Mapping[str, Rows]) -> Headline:
+    """One row per warm-up and treatment."""
+    return sweep_recipe.headline(tables["summary"], "warm-up")

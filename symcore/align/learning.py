@@ -1,0 +1,165 @@
+"""Permutations that are learned: what straight-through estimation and Sinkhorn re-basin share.
+
+Both take steps of Adam on minibatches, towards a low loss of networks on the lines between a and permuted b. Now and then
+the permutations at that step are looked at, and each pair keeps those that are best; the first look is before any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from symcore import adamw
+from symcore.align.matching import Tensors, Watch
+from symcore.data.sources import Dataset, Split
+from symcore.gradients import gradient_program
+from symcore.metrics import Evaluator
+from symcore.networks.shapes import layers, output_shapes
+from symcore.randomness import stream
+from symcore.training import StoppedError
+
+LOOK = 25
+"""Steps between looks."""
+
+Found = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""Permutations and signs by group, [pair, n] on the CPU."""
+
+
+class Lines:
+    """The lines between a and permuted b of every pair, and the loss on them over some training images."""
+
+    def __init__(
+        self, network: nn.Module, a: Tensors, images: Dataset, *, number: int, batch: int, seed: int
+    ) -> None:
+        """Prepares programs; nothing is computed yet.
+
+        Args:
+            network: the common form of all networks; its buffers are used, its parameters are not.
+            a: weights at one end, by name, [pair, *shape].
+            images: with a "train" split, on the weights' device.
+            number: the first so many training images are used, or all where there are fewer.
+            batch: images in a minibatch, the same for all pairs.
+            seed: of the order in which images are used.
+        """
+        train = images.splits["train"]
+        self._train = Split(train.images[:number], train.labels[:number])
+        self._images, self._a, self._seed = replace(images, splits={"train": self._train}), dict(a), seed
+        self._batch = min(batch, len(self._train))
+        self._buffers = dict(network.named_buffers())
+        self._gradients = gradient_program(network, list(a), stacked_buffers=False)
+        self._evaluator = Evaluator(network, self._images)
+
+    def _minibatch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The images of a step, the same for every pair: [batch, *input_shape] and labels [batch]."""
+        per_pass = len(self._train) // self._batch
+        order = stream(self._seed, "align.shuffle", step // per_pass).permutation(len(self._train))
+        chosen = torch.from_numpy(order)[(step % per_pass) * self._batch :][: self._batch]
+        chosen = chosen.to(self._train.labels.device)
+        return self._images.normalise(self._train.images[chosen]), self._train.labels[chosen]
+
+    def gradient(self, moved: Tensors, position: float, step: int) -> dict[str, Tensor]:
+        """Of the mean loss at (1 - position) a + position b with respect to permuted b, [pair, *shape]."""
+        point = {name: torch.lerp(w, moved[name], position) for name, w in self._a.items()}
+        x, y = self._minibatch(step)
+        pairs = len(next(iter(point.values())))
+        own = [t.expand(pairs, *t.shape).contiguous() for t in (x, y)]
+        _, *gradients = self._gradients([*point.values(), *self._buffers.values(), *own])
+        return {name: position * g for name, g in zip(point, gradients, strict=True)}
+
+    def halfway(self, moved: Tensors) -> Tensor:
+        """Mean loss at the midpoints over all images that are used, [pair] float64 on the CPU."""
+        point = {name: torch.lerp(w, moved[name], 0.5) for name, w in self._a.items()}
+        return torch.from_numpy(self._evaluator(point, self._buffers, "train")[0])
+
+
+class Adam:
+    """Adam on tensors [pair, ...]; no pair's steps depend on its neighbours."""
+
+    def __init__(self, start: Tensors, learning_rate: float) -> None:
+        """Starts from copies of tensors on their device."""
+        device = next(iter(start.values())).device
+        rate, none = torch.full((1,), learning_rate, device=device), torch.zeros(1, device=device)
+        self._blocks = adamw.build(start, rate, none, None)
+        self._steps = torch.zeros(1, device=device)
+        views = [block.layout.views(block.weights) for block in self._blocks]
+        self.values = {name: view[name] for name in start for view in views if name in view}
+        """Where the tensors stand; a step changes them in place."""
+
+    def step(self, gradients: Mapping[str, Tensor]) -> None:
+        """One step down, gradients [pair, ...] by name."""
+        self._steps.add_(1)
+        for block in self._blocks:
+            adamw.update(block, block.layout.flatten(gradients), self._steps)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The best permutations of each pair at any look."""
+
+    found: Found
+    step: Tensor
+    """When they were found, [pair] int64."""
+    score: Tensor
+    """How bad they are, [pair] float64."""
+
+
+def learn(
+    steps: int,
+    step: Callable[[int], None],
+    found: Callable[[], Found],
+    score: Callable[[Found], Tensor],
+    watch: Watch,
+) -> Learned:
+    """Takes steps, and keeps of each pair what scored lowest at any look.
+
+    Args:
+        steps: how many.
+        step: takes the step of a number from 0.
+        found: the permutations as they stand.
+        score: how bad they are, [pair]; told to the watch as the loss.
+        watch: told and asked on the way.
+
+    Raises:
+        StoppedError: if the watch said so.
+    """
+    best: Learned | None = None
+    for done in range(steps + 1):
+        if watch.stopping():
+            raise StoppedError
+        if done % LOOK == 0 or done == steps:
+            now = found()
+            scores = score(now)
+            watch.on_look(0, done, scores)
+            at = torch.full((len(scores),), done)
+            best = Learned(now, at, scores) if best is None else _better(best, Learned(now, at, scores))
+        if done < steps:
+            watch.on_progress(done, steps, f"step {done} of {steps}")
+            step(done)
+    assert best is not None
+    return best
+
+
+def _better(kept: Learned, other: Learned) -> Learned:
+    """The better of two for each pair; the first where they do not differ."""
+    better = other.score < kept.score
+
+    def choose(first: Tensors, second: Tensors) -> dict[str, Tensor]:
+        return {name: torch.where(better[:, None], second[name], p) for name, p in first.items()}
+
+    permutations, signs = (choose(old, new) for old, new in zip(kept.found, other.found, strict=True))
+    return Learned(
+        (permutations, signs),
+        torch.where(better, other.step, kept.step),
+        torch.where(better, other.score, kept.score),
+    )
+
+
+def bytes_each(network: nn.Module, example: Tensor, batch: int) -> int:
+    """Memory that learning takes for a pair, about: copies of its weights, and activations of a minibatch."""
+    shapes = output_shapes(network, layers(network), example)
+    activations = sum(shape.numel() for shape in shapes.values()) // len(example)
+    parameters = sum(p.numel() for p in network.parameters())
+    return 80 * parameters + 8 * batch * activations

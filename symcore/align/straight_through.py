@@ -1,0 +1,121 @@
+"""Straight-through estimation (Ainsworth et al. 2023, algorithm 2): permutations that make the midpoint's loss low.
+
+A third network, which starts as a, says what b is permuted to: permuted b is its projection, the permutation of b nearest
+to it by weight matching. The loss halfway between a and permuted b gives a gradient, which moves the third network as
+if it were permuted b itself. The first projection is the weight matching of b to a, so that the loss halfway over the
+images that are used is never above weight matching's.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from symcore.align.ascent import Ascent, climb
+from symcore.align.learning import Adam, Found, Lines, bytes_each, learn
+from symcore.align.matching import Matching, Networks, Tensors, Watch, in_parts
+from symcore.align.proof import proven
+from symcore.align.weights import double, order
+from symcore.data.sources import Dataset
+from symcore.precision import arithmetic
+from symcore.settings import Settings
+from symcore.symmetry import permutations as symmetry
+
+
+class StraightThrough(Settings):
+    """Straight-through estimation (Ainsworth et al. 2023, algorithm 2), from weight matching on."""
+
+    label: ClassVar[str] = "straight-through estimation"
+    reads_images: ClassVar[bool] = True
+
+    kind: Literal["straight_through"] = "straight_through"
+    images: int = Field(default=10_000, ge=1)
+    """The first so many training images are learned from, or all where there are fewer."""
+    steps: int = Field(default=500, ge=1, le=1_000_000)
+    """Steps of Adam, each with a minibatch and a projection."""
+    batch: int = Field(default=128, ge=1, le=65_536)
+    """Images in a minibatch."""
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    """Adam's step size on the third network's weights."""
+    max_sweeps: int = Field(default=100, ge=1, le=10_000)
+    """Most sweeps over all layers in one projection."""
+    signs: bool = True
+    """Neurons may also change sign where their activation is odd, as tanh is."""
+
+    def match(self, networks: Networks, images: Dataset | None, *, seed: int, watch: Watch) -> Matching:
+        """Matches all pairs."""
+        assert images is not None
+
+        def one(some: Networks, own: Watch) -> Matching:
+            return match(some.form, some.a, some.b, some.example, images, self, seed=seed, watch=own)
+
+        return in_parts(networks, watch, bytes_each(networks.form, networks.example, self.batch), one)
+
+
+def match(
+    network: nn.Module,
+    a: Tensors,
+    b: Tensors,
+    example_input: Tensor,
+    images: Dataset,
+    settings: StraightThrough,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    watch: Watch | None = None,
+) -> Matching:
+    """Learns permutations of each b, and proves that they leave its function as it is.
+
+    Args:
+        network: the common form of all networks; its buffers are used, its parameters are not.
+        a: the weights that the networks compute with, by name, [pair, *shape].
+        b: likewise.
+        example_input: as the network takes it.
+        images: what the loss is computed on, on the weights' device.
+        settings: of the method.
+        seed: of the orders of images and of groups.
+        threads: for the assignments; none given, as many as torch uses.
+        watch: told and asked on the way.
+
+    Raises:
+        AlignmentError: if a permuted network computes something else than the original.
+        StoppedError: if the watch said so.
+        DerivationError: if the network's permutations cannot be derived.
+    """
+    spec = symmetry.derive(network, example_input)
+    spec = spec if settings.signs else spec.without_signs()
+    count = len(next(iter(a.values())))
+    lines = Lines(network, a, images, number=settings.images, batch=settings.batch, seed=seed)
+    third = Adam(a, settings.learning_rate)
+    with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool, arithmetic("float32"):
+        start = symmetry.identity(spec, count), symmetry.positive(spec, count)
+        ascent = Ascent(spec, double(network, a), double(network, b), *start, pool)
+
+        def project(step: int) -> None:
+            climb(ascent, lambda sweep: order(spec, seed, step, sweep), settings.max_sweeps)
+
+        def step(number: int) -> None:
+            third.step(lines.gradient(_single(ascent.moved), 0.5, number))
+            ascent.head_for(double(network, third.values))
+            project(number + 1)
+
+        def found() -> Found:
+            kept, signs = (
+                {name: t.clone() for name, t in of.items()} for of in (ascent.permutations, ascent.signs)
+            )
+            return kept, signs
+
+        project(0)
+        steps = settings.steps if spec.groups else 0
+        best = learn(
+            steps, step, found, lambda _found: lines.halfway(_single(ascent.moved)), watch or Watch()
+        )
+    return proven(network, example_input, a, b, (spec, *best.found), sweeps=best.step, seed=seed)
+
+
+def _single(weights: Tensors) -> dict[str, Tensor]:
+    return {name: w.float() for name, w in weights.items()}

@@ -1,0 +1,153 @@
+"""A registered network goes through real runs, and its results outlive it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeExecutor
+from pydantic import ValidationError
+
+from jobs import registry
+from jobs.lab import Lab
+from jobs.service import Service
+from jobs.specs import spec_hash
+from jobs.studies import lmc
+from symcore.networks import registered
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "own-networks.md"
+SKIP = """
+
+class Skip(nn.Module):
+    def __init__(self, inputs, classes, width):
+        super().__init__()
+        self.first, self.second = nn.Linear(inputs, width), nn.Linear(width, width)
+        self.activation1, self.activation2 = nn.GELU(), nn.GELU()
+        self.readout = nn.Linear(width, classes)
+
+    def forward(self, x):
+        h = self.activation1(self.first(x.flatten(1)))
+        return self.readout(h + self.activation2(self.second(h)))
+
+
+def skip(input_shape, classes, *, width=16):
+    return Skip(input_shape[0] * input_shape[1], classes, width)
+
+
+register("skip", skip)
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that the documentation shows, and a second network."""
+    path = tmp_path / "nets.py"
+    shown = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    path.write_text(shown[0] + SKIP)
+    name(path, monkeypatch)
+    return path
+
+
+def name(path: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names a file in the environment, or none, as a fresh process sees it."""
+    monkeypatch.setenv(registered.VARIABLE, "" if path is None else str(path))
+    monkeypatch.setattr(registered, "_registrations", {})
+    monkeypatch.setattr(registered, "_imported", set())
+
+
+NETWORK = {"kind": "registered", "name": "conv-net", "settings": {"channels": 4}}
+STUDY: dict[str, Any] = {"kind": "lmc", "network": NETWORK, "pairs": 1}
+
+
+def test_runs_hold_the_codes_checksum_and_studies_do_not(nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = registry.study_spec(STUDY)
+    assert isinstance(spec, lmc.Spec)
+    first = {run.role: run.spec for run in lmc.expand(spec)}
+    nets.write_text(nets.read_text() + "# changed\n")
+    name(nets, monkeypatch)
+    second = {run.role: run.spec for run in lmc.expand(registry.study_spec(STUDY))}
+    assert all(spec_hash(first[role]) != spec_hash(run) for role, run in second.items())
+    old = first["w/train/0"].model_dump()
+    with pytest.raises(ValidationError, match="is not the code that this process has of 'conv-net'"):
+        registry.run_spec(old)
+    assert registry.run_spec(old, stored=True) == first["w/train/0"]
+
+
+@pytest.mark.parametrize(
+    ("network", "at", "words"),
+    [
+        ({"name": "convnet"}, ("network", "name"), "accepted: conv-net, skip"),
+        ({"settings": {"chanels": 3}}, ("network", "settings"), "accepted: arguments of conv-net"),
+        ({"settings": {"channels": 0.5}}, ("network",), "it cannot be built"),
+    ],
+)
+@pytest.mark.usefixtures("nets")
+def test_a_wrong_network_is_refused_before_anything_is_queued(
+    network: dict[str, Any], at: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        registry.study_spec(STUDY | {"network": NETWORK | network})
+    (error,) = caught.value.errors()
+    assert error["loc"] == at
+    assert words in error["msg"]
+
+
+def test_an_activation_that_layers_share_is_refused_where_figlu_takes_its_place(
+    nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = nets.read_text().replace("self.activation2(self.conv2(x))", "self.activation1(self.conv2(x))")
+    nets.write_text(shared)
+    name(nets, monkeypatch)
+    assert registry.study_spec(STUDY | {"treatments": ["standard", "w"]})
+    with pytest.raises(ValidationError, match="an activation module of its own for each layer"):
+        registry.study_spec(STUDY)
+
+
+def test_a_study_can_be_looked_at_when_its_network_is_gone(
+    nets: Path, tmp_path: Path, executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del nets
+    with Service(tmp_path / "lab", executor=executor, grace=0.3) as lab:
+        study = lab.submit(STUDY)
+        name(None, monkeypatch)
+        assert lab.results(study)["summary"].num_rows == 0
+        assert lab.study_progress(study).fraction == 0
+        with pytest.raises(ValidationError, match=r"accepted: none \(SYMLAB_NETWORKS names no file\)"):
+            lab.submit(STUDY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["conv-net", "skip"])
+def test_every_treatment_alignment_surfaces_and_the_inspector_work_with_it(
+    network: str, nets: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "lab"
+    environment = os.environ | {registered.VARIABLE: str(nets), "COLUMNS": "200"}
+    chosen = ["--network.kind", "registered", "--network.name", network, "--lab", str(folder)]
+    short = ["--preset", "smoke", "--training.epochs", "2"]
+    lines = (
+        ["lmc", *short, "--pairs", "1"],
+        ["landscape", *short, "--cells", "5"],
+        ["symmetry", "--preset", "smoke"],
+    )
+    for words in lines:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs.cli", "run", *words, *chosen],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    with Lab(folder) as lab:
+        studies = {found["kind"]: found["study"] for found in lab.studies()}
+        summary = lab.results(studies["lmc"])["summary"]
+        assert {row["treatment"] for row in summary} == set(lmc.ALL)
+        endpoints = {row["treatment"]: row["endpoint"] for row in summary if row["quantity"] == "loss"}
+        assert endpoints["rebasin"] == pytest.approx(endpoints["standard"], rel=1e-5)
