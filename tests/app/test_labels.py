@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from app.charts import labels, paths
+from app.charts.quantities import LOSS
 
 
 @given(some.lists(some.floats(0, 100), min_size=1, max_size=7), some.floats(0.1, 10))
@@ -50,7 +51,7 @@ def test_labels_far_apart_stay_where_they_are() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_labels_of_close_lines_do_not_collide(heights: dict[str, float], seed: int) -> None:
     points = made_up.points(heights, seed=seed)
-    low, high = paths.domain(points, paths.LOSS)
+    low, high = paths.domain(points, LOSS)
     means = paths.summary(points)
     lines = {key: part["mean"].to_numpy() for key, part in means.groupby("treatment", sort=False)}
     plot = labels.Plot(low, high, paths.WIDTH, paths.PLOT)
@@ -64,7 +65,7 @@ def test_labels_of_close_lines_do_not_collide(heights: dict[str, float], seed: i
 
 def test_no_line_runs_through_the_labels_of_a_usual_study() -> None:
     points = made_up.points()
-    low, high = paths.domain(points, paths.LOSS)
+    low, high = paths.domain(points, LOSS)
     plot = labels.Plot(low, high, paths.WIDTH, paths.PLOT)
     lines = {
         key: part["mean"].to_numpy() for key, part in paths.summary(points).groupby("treatment", sort=False)
