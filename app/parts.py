@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import Literal
 
@@ -10,6 +11,7 @@ import altair as alt
 import streamlit as st
 
 from app import navigation, theme, wording
+from app.charts import images
 from jobs import service
 from jobs.service import Service
 from jobs.states import NotAllowedError, UnknownError
@@ -84,12 +86,26 @@ def chart(
     key: str,
     width: Literal["stretch", "content"] = "stretch",
 ) -> None:
-    """A chart in a place of its height, which is kept while it loads and, with None, until there is one."""
+    """A chart in a place of its height, which is kept while it loads and, with None, until there is one; files below it."""
     with st.container(height=height, border=False, key=f"place-{key}"):
         if drawing is None:
             st.skeleton(height=height - 20)
         else:
             st.altair_chart(drawing, width=width, key=key)
+    with st.container(horizontal=True, horizontal_alignment="right", gap="small", key=f"files-{key}"):
+        for form, media in images.MEDIA.items():
+            st.download_button(
+                form.upper(),
+                b"" if drawing is None else partial(images.image, drawing, form),
+                f"{st.query_params.get('id', 'chart')}-{key}.{form}",
+                media,
+                key=f"{form}-{key}",
+                on_click="ignore",
+                type="tertiary",
+                icon=":material/download:",
+                disabled=drawing is None,
+                help="This chart as a file, in light colours.",
+            )
 
 
 def download(label: str, content: str, file: str, told: str) -> None:

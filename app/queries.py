@@ -38,10 +38,14 @@ def _finished(_folder: Path, study: str) -> Mapping[str, pa.Table]:
     return current().results(study)
 
 
-def paths(results: Mapping[str, pa.Table], quantity: Quantity, split: str) -> pd.DataFrame:
-    """Every pair's path: columns treatment, pair, alpha, value (in the unit that people read)."""
+def paths(
+    results: Mapping[str, pa.Table], quantity: Quantity, split: str, columns: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Every pair's path: treatment, further columns, pair, alpha, value (in the unit that people read)."""
     frame = _chosen(results["paths"], quantity, split)
-    return frame[["treatment", "pair", "alpha"]].assign(value=_finite(frame["value"]) * quantity.factor)
+    return frame[["treatment", *columns, "pair", "alpha"]].assign(
+        value=_finite(frame["value"]) * quantity.factor
+    )
 
 
 def barriers(
@@ -56,6 +60,34 @@ def barriers(
     frame = _chosen(results["pairs"], quantity, split)
     return frame[["treatment", *columns]].assign(
         **{into: _finite(frame[f"barrier_{which}"]) * quantity.factor}
+    )
+
+
+def layers(table: pa.Table, quantity: Quantity, split: str, which: str) -> pd.DataFrame:
+    """What moving layers does in each pair: treatment, order, layer, name, pair, row (the layer), value. `which` is a column."""
+    frame = _chosen(table, quantity, split)
+    value = _finite(frame[which]) * quantity.factor
+    kept = frame[["treatment", "order", "layer", "name", "pair"]]
+    return kept.assign(row=frame["layer"].astype(str), value=value)
+
+
+def slices(table: pa.Table, quantity: Quantity, split: str) -> pd.DataFrame:
+    """Points of slices: treatment, direction, member, draw, position, value (in the unit that people read)."""
+    frame: pd.DataFrame = table.to_pandas()
+    frame = frame[frame["split"] == split]
+    value = _finite(frame[quantity.key]) * quantity.factor
+    return frame[["treatment", "direction", "member", "draw", "position"]].assign(value=value).dropna()
+
+
+def curvature(table: pa.Table) -> pd.DataFrame:
+    """Eigenvalues and traces with `row` (what it is), `told` (where), `shape` (hollow at midpoints) beside their columns."""
+    frame: pd.DataFrame = table.to_pandas()
+    ranks = ["" if pd.isna(rank) else f" {rank:.0f}" for rank in frame["rank"]]
+    midway = frame["place"] == "midpoint"
+    return frame.assign(
+        row=[f"{quantity}{rank}" for quantity, rank in zip(frame["quantity"], ranks, strict=True)],
+        told=[f"{place} {number}" for place, number in zip(frame["place"], frame["number"], strict=True)],
+        shape=np.where(midway, "diamond", "circle"),
     )
 
 

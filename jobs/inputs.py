@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from safetensors.torch import load_file
 
@@ -43,9 +45,38 @@ def population(source: str, job: Job) -> Population:
         LookupError: if that run is not among the job's inputs.
         FileNotFoundError: if its weights were not kept.
     """
-    path = job.input(source) / WEIGHTS
+    return _kept(source, WEIGHTS, job)
+
+
+def snapshot(epoch: int | Literal["*"]) -> str:
+    """The file in a train run's folder that holds its population as it was after an epoch ("*": any) if it was kept."""
+    number = epoch if epoch == "*" else f"{epoch:06d}"
+    return f"snapshot-{number}.safetensors"
+
+
+def snapshots(source: str, member: int, job: Job) -> dict[int, Population]:
+    """One network of an upstream run as it was before the end, by epoch in ascending order.
+
+    Raises:
+        LookupError: if that run is not among the job's inputs.
+        FileNotFoundError: if no snapshots were kept.
+    """
+    found = sorted(path.name for path in job.input(source).glob(snapshot("*")))
+    if not found:
+        msg = f"source: {job.input(source)} holds no snapshots; accepted: a train run that kept some"
+        raise FileNotFoundError(msg)
+    return {_epoch(name): _kept(source, name, job).select([member]) for name in found}
+
+
+def _epoch(name: str) -> int:
+    """The epoch in the name of a snapshot's file."""
+    return int(name.partition(".")[0].rpartition("-")[2])
+
+
+def _kept(source: str, name: str, job: Job) -> Population:
+    path = job.input(source) / name
     if not path.exists():
-        msg = f"source: {path} does not exist; run {source} was kept without its weights"
+        msg = f"source: {path} does not exist; run {source} was kept without it"
         raise FileNotFoundError(msg)
     return load_population(path, job.device)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.compiler import disable as uncompiled
 
 from symcore import adamw
+from symcore.asymmetry import Asymmetry, Parameters
 from symcore.data import augment
 from symcore.data.sources import Dataset
 from symcore.gradients import Product, gradient_program, interleaved_gradient_program
@@ -132,20 +133,28 @@ class Trainer:
             msg = f"augment: {spec.augment!r} changes images, and {dataset.source.name} is a graph; accepted: 'none'"
             raise ValueError(msg)
         self.epoch = self.step = 0
-        effective, device = population.effective(), population.device
+        device, (starting, asymmetry) = population.device, self.start()
         lr = _one_each("learning_rates", learning_rates, spec.learning_rate, population)
         decay = _one_each("weight_decays", weight_decays, spec.weight_decay, population)
         self.learning_rate = lr
         """Full learning rates, [member or 1]."""
-        self.blocks = adamw.build(effective, lr, decay, population.asymmetry)
+        self.blocks = adamw.build(starting, lr, decay, asymmetry)
         views = {name: w for block in self.blocks for name, w in block.layout.views(block.weights).items()}
-        self.weights = {name: views[name] for name in effective}
+        self.weights = {name: views[name] for name in starting}
         self.updates = torch.zeros(1, device=device)
         drawn = 0 if dataset.graph else self.samples
         self.order = torch.zeros(population.size, drawn, dtype=torch.int32, device=device)
         self.choices = None if spec.augment == "none" else torch.zeros_like(self.order, dtype=torch.uint8)
         self.cursor = torch.zeros(1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros(population.size, dtype=torch.float64, device=device)
+
+    def start(self) -> tuple[Parameters, Asymmetry | None]:
+        """What is trained, effective weights by name before the first step, and whose fixed entries stay."""
+        return self.population.effective(), self.population.asymmetry
+
+    def evaluated(self) -> Parameters:
+        """The weights that an epoch's metrics are of."""
+        return self.weights
 
     @property
     def steps_per_epoch(self) -> int:
@@ -220,7 +229,7 @@ class Trainer:
         self, size: int, precision: Precision, as_products: Collection[str]
     ) -> Callable[[], list[Any]]:
         """What gives each member's mean loss on its next images, and the gradient of each block."""
-        weights, buffers = list(self.weights.values()), list(self.population.buffers.values())
+        names, buffers = list(self.population.parameters), list(self.population.buffers.values())
         form = self._form(precision)
         program = self._program(form, as_products)
 
@@ -228,16 +237,24 @@ class Trainer:
             images, labels = self.minibatch(size)
             return (form.maps(images) if form else images), labels
 
-        traced = program.trace([*weights, *buffers, *inputs()])
+        traced = program.trace([*self.point(), *buffers, *inputs()])
 
         def gradients_of(images: Tensor, labels: Tensor) -> list[Any]:
-            loss, *gradients = traced(*weights, *buffers, images, labels)
-            named = dict(zip(self.weights, gradients, strict=True))
+            loss, *gradients = traced(*self.point(), *buffers, images, labels)
+            named = self.pulled(dict(zip(names, gradients, strict=True)))
             return [loss, *(_gathered(block.layout, named) for block in self.blocks)]
 
         # interleaved maps pass through kernels of their own, between which a compiler finds little, in minutes
         run = uncompiled(gradients_of) if form else gradients_of
         return lambda: run(*inputs())
+
+    def point(self) -> list[Tensor]:
+        """Effective weights that a step takes gradients at, in the order of the population's."""
+        return list(self.weights.values())
+
+    def pulled(self, gradients: dict[str, Any]) -> dict[str, Any]:
+        """The gradients of what is trained, by name, from those of the weights at `point`."""
+        return gradients
 
     def _form(self, precision: Precision) -> InterleavedNetwork | None:
         """The network on interleaved maps, where bfloat16 was asked for on a GPU and there is such a form."""
@@ -246,8 +263,8 @@ class Trainer:
         return interleaved_form(self.population.network, self.dataset.source.input_shape)
 
     def _program(self, form: InterleavedNetwork | None, as_products: Collection[str]) -> Program:
-        """Gradients of every member."""
-        population, names = self.population, list(self.weights)
+        """Gradients of every member at `point`."""
+        population, names = self.population, list(self.population.parameters)
         if form:
             return interleaved_gradient_program(
                 form, names, list(population.buffers), stacked_buffers=population.stacked
@@ -256,7 +273,8 @@ class Trainer:
             population.network,
             names,
             stacked_buffers=population.stacked,
-            as_products=() if self.dataset.graph else as_products,  # no member has inputs of its own there
+            # of a graph no member has inputs of its own
+            as_products=[name for name in as_products if name in names and not self.dataset.graph],
             graph=self.dataset.graph,
         )
 
@@ -392,7 +410,7 @@ def _epoch_metrics(trainer: Trainer, evaluator: Evaluator, *, train_accuracy: bo
     """
     metrics = {"train/loss": (trainer.loss_sum / trainer.samples).cpu().numpy()}
     measured = [split for split in trainer.dataset.splits if split != "train" or train_accuracy]
-    found = evaluator.on(measured, trainer.weights, trainer.population.buffers)
+    found = evaluator.on(measured, trainer.evaluated(), trainer.population.buffers)
     for split, (loss, accuracy) in found.items():
         metrics |= {f"{split}/loss": loss} if split != "train" else {}
         metrics |= {f"{split}/accuracy": accuracy}

@@ -83,16 +83,24 @@ def label_places(means: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=PLACED)
 
 
-def interpolation(points: pd.DataFrame, quantity: Quantity, split: str) -> alt.LayerChart:
+def interpolation(
+    points: pd.DataFrame,
+    quantity: Quantity,
+    split: str,
+    span: tuple[float, float] | None = None,
+    form: str = "straight path",
+) -> alt.LayerChart:
     """Mean line, band of one standard deviation and a hairline per pair for each treatment, all on one scale.
 
     Args:
         points: Columns treatment, pair, alpha, value (in the unit of `quantity`).
         quantity: What the values are.
         split: The images they were measured on.
+        span: Ends of the vertical scale, where charts beside each other share it; none: what the values need.
+        form: What the paths are, for those who hear the chart.
     """
     means = summary(points).assign(role=lambda frame: frame["treatment"].map(theme.role))
-    low, high = domain(points, quantity)
+    low, high = span or domain(points, quantity)
     ticks = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f", labelFlush=False)
     x = alt.X("alpha:Q", title="α (0 = network A, 1 = network B)", scale=alt.Scale(domain=[0, 1]), axis=ticks)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
@@ -113,7 +121,7 @@ def interpolation(points: pd.DataFrame, quantity: Quantity, split: str) -> alt.L
         *_pointer(means, x, quantity),
         *_labels(label_places(means, low, high), x),
     ]
-    spoken = f"{quantity.title(split)} along the straight path between two networks, for " + ", ".join(
+    spoken = f"{quantity.title(split)} along the {form} between two networks, for " + ", ".join(
         theme.treatment(key).label for key in points["treatment"].unique()
     )
     return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))

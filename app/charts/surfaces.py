@@ -34,24 +34,28 @@ CHANCE = 2.0
 
 @dataclass(frozen=True)
 class Window:
-    """What is drawn of a plane: both axes run from `low` to `high`, in so many cells."""
+    """What is drawn of a plane: axes run from `low` to `high` in so many cells, the second one lifted."""
 
     low: float
     high: float
     points: int
+    lift: float = 0.0
+    """How much higher than the first the second axis begins."""
 
     def at(self, index: Array) -> Array:
-        """The position of a row or column, fractions included."""
+        """The position of a column, fractions included; that of a row is higher by `lift`."""
         found: Array = self.low + (self.high - self.low) / (self.points - 1) * index
         return found
 
 
 def window(plane: str, reach: float, points: int) -> Window:
-    """What is evaluated of a kind of plane: `reach` is a random plane's span, or the margin around three networks."""
-    return Window(-reach, reach, points) if plane == "random" else Window(-reach, 1 + reach, points)
+    """What is evaluated of a kind of plane: `reach` is a random plane's span, or the margin of another."""
+    if plane == "random":
+        return Window(-reach, reach, points)
+    return Window(-reach, 1 + reach, points, lift=-0.5 if plane == "trajectory" else 0.0)
 
 
-REACH = {"random": "span", "through": "margin"}
+REACH = {"random": "span", "through": "margin", "trajectory": "margin"}
 """The setting that says how far a kind of plane reaches."""
 
 
@@ -66,6 +70,7 @@ class Axes:
 AXES = {
     "random": Axes("first direction (filter norms)", "second direction (filter norms)"),
     "through": Axes("from a to b (distances a–b)", "towards c (distances a–b)"),
+    "trajectory": Axes("first component (distances start–end)", "second component (same unit)"),
 }
 
 
@@ -130,8 +135,8 @@ def extents(cells: pd.DataFrame, window: Window) -> pd.DataFrame:
         sides = {
             "left": edges[column],
             "right": edges[column + 1],
-            "bottom": edges[row],
-            "top": edges[row + 1],
+            "bottom": edges[row] + window.lift,
+            "top": edges[row + 1] + window.lift,
         }
         parts.append(part.assign(**sides))
     return pd.concat(parts, ignore_index=True)
@@ -231,6 +236,8 @@ class Surface:
     """Columns row, column, x, y, loss (nats), accuracy (%)."""
     marks: pd.DataFrame
     """Columns name, x, y, loss, accuracy: networks, and the midpoints between them."""
+    snapshots: pd.DataFrame | None = None
+    """Columns epoch, x, y, error, loss, accuracy of a training run, whose end is the network; none on other planes."""
 
 
 def figure(rows: dict[str, list[Surface]], look: Look) -> alt.VConcatChart:
@@ -267,16 +274,20 @@ def _panel(surface: Surface, look: Look, *, first: bool) -> alt.LayerChart:
     window, words = surface.window, AXES[surface.plane]
     drawn = extents(surface.cells, window)
     half = 0.5 * (window.high - window.low) / (window.points - 1)
-    span = alt.Scale(domain=[window.low - half, window.high + half], nice=False, zero=False)
+    across, up = (
+        alt.Scale(domain=[window.low - half + lift, window.high + half + lift], nice=False, zero=False)
+        for lift in (0.0, window.lift)
+    )
     axis: dict[str, Any] = {"tickCount": 5, "grid": False, "labelFlush": FLUSH}
     vertical = alt.Axis(**axis, title=words.y) if first else None
-    x = alt.X("left:Q", scale=span, axis=alt.Axis(**axis, title=words.x))
-    y = alt.Y("bottom:Q", scale=span, axis=vertical)
+    x = alt.X("left:Q", scale=across, axis=alt.Axis(**axis, title=words.x))
+    y = alt.Y("bottom:Q", scale=up, axis=vertical)
     lines = _contours(drawn, look)
     contours = alt.Chart(lines).mark_rule(color="white", strokeWidth=0.8, opacity=0.45, tooltip=None)
     layers = [
         _cells(drawn, look, (window.high - window.low) / look.side).encode(x=x, y=y),
         contours.encode(**SEGMENT),
+        *_run(surface),
         *_marks(surface),
     ]
     name = theme.treatment(surface.treatment).label
@@ -357,6 +368,24 @@ def _marks(surface: Surface) -> list[alt.Chart]:
         dots,
         *_names(networks),
     ]
+
+
+def _run(surface: Surface) -> list[alt.Chart]:
+    """The way of a training run to its end, on which every snapshot is a dot with its own loss."""
+    if surface.snapshots is None or surface.snapshots.empty or surface.marks.empty:
+        return []
+    end = surface.marks[["x", "y"]].iloc[:1]
+    way = pd.concat([surface.snapshots.sort_values("epoch")[["x", "y"]], end], ignore_index=True)
+    line = alt.Chart(way.reset_index(names="place")).mark_line(
+        color=theme.LIGHT.paper, strokeWidth=1.75, tooltip=None
+    )
+    told = [
+        alt.Tooltip("epoch:Q", title="after epoch"),
+        *_told(),
+        alt.Tooltip("error:Q", title="off the plane", format=".1%"),
+    ]
+    dots = alt.Chart(surface.snapshots).mark_circle(size=30, opacity=1, color=theme.LIGHT.paper)
+    return [line.encode(**POINT, order="place:Q"), dots.encode(**POINT, tooltip=told)]
 
 
 def _names(networks: pd.DataFrame) -> list[alt.Chart]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet as pq
 
 from app import theme
 from app.charts.quantities import ACCURACY, Quantity
@@ -172,6 +176,20 @@ def csv(frame: pd.DataFrame) -> str:
     return text
 
 
+def parquet(table: pa.Table) -> bytes:
+    """A whole table as a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Named arrays as a compressed NumPy archive."""
+    sink = io.BytesIO()
+    np.savez_compressed(sink, **arrays)
+    return sink.getvalue()
+
+
 def number(value: float, digits: int) -> str:
     """A number with a fixed count of decimals and a typographic minus; a dash for NaN."""
     if math.isnan(value):
@@ -190,6 +208,12 @@ def with_spread(mean: float, std: float, digits: int, spread_digits: int) -> str
 def swatch(treatment: str) -> str:
     """A square in the treatment's colour, as HTML."""
     return f'<i class="lab-swatch" style="background:{theme.treatment(treatment).colour}"></i>'
+
+
+def legend(treatments: Iterable[str]) -> str:
+    """Treatments by their colours in one line, as HTML, for charts that have no room for their names."""
+    told = (f"<span>{swatch(key)}{escape(theme.treatment(key).label)}</span>" for key in treatments)
+    return f'<p class="lab-legend">{"".join(told)}</p>'
 
 
 def _cells(texts: Iterable[str], tag: str) -> str:

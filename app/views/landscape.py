@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import streamlit as st
-from pyarrow import parquet
 
-from app import parts, queries, wording
+from app import parts, queries, theme, wording
 from app.charts import flatness, surfaces, tables
 from app.charts.quantities import LOSS, QUANTITIES, Quantity
 from app.charts.surfaces import Look, Surface, Window
-from jobs.kinds.surface import FLAT, evaluated
+from jobs.kinds.surface import FLAT, LEAST_SNAPSHOTS, evaluated
 from symcore.data.sources import SOURCES
 
 Results = Mapping[str, pa.Table]
@@ -59,7 +57,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         return going_on
 
     parts.live(part, going_on=going_on)
-    _definitions(spec)
+    _definitions(spec, results["planes"].to_pandas())
     _table(study["study"], spec, results)
 
 
@@ -95,7 +93,7 @@ def differences(*specs: Mapping[str, Any]) -> list[str]:
             + (f", seed {spec['subset_seed']}" if images < of else ""),
             "span of the random planes": f"{spec['span']:g}",
             "directions of the random planes": f"seed {spec['plane_seed']}",
-            "margin around three networks": f"{spec['margin']:g}",
+            "margin around networks": f"{spec['margin']:g}",
         }
 
     found = [told(spec) for spec in specs]
@@ -129,42 +127,43 @@ def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, 
     return {
         f"{name}-planes.csv": ("Numbers of each surface (CSV)", tables.csv(results["planes"].to_pandas())),
         f"{name}-marks.csv": ("Networks and midpoints (CSV)", tables.csv(results["marks"].to_pandas())),
+        f"{name}-snapshots.csv": (
+            "Training runs on their planes (CSV)",
+            tables.csv(results["snapshots"].to_pandas()),
+        ),
         f"{name}-surfaces.csv": ("All cells (CSV)", lambda: tables.csv(cells.to_pandas()).encode()),
-        f"{name}-surfaces.parquet": ("All cells (Parquet)", lambda: _parquet(cells)),
+        f"{name}-surfaces.parquet": ("All cells (Parquet)", lambda: tables.parquet(cells)),
         f"{name}-surfaces.npz": ("Surfaces as arrays (NPZ)", lambda: _arrays(spec, cells)),
     }
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    parquet.write_table(table, sink)
-    return sink.getvalue()
 
 
 def _arrays(spec: Mapping[str, Any], cells: pa.Table) -> bytes:
     """Arrays x [column], y [row], loss and accuracy [row, column] of each surface; NaN where it is not known yet."""
     arrays = {}
     for (treatment, plane, network), own in cells.to_pandas().groupby(["treatment", "plane", "network"]):
-        positions = _window(spec, plane).at(np.arange(spec["cells"]))
+        window = _window(spec, plane)
+        positions = window.at(np.arange(spec["cells"]))
         named = f"{treatment}/{plane}/{network}"
-        arrays |= {f"{named}/x": positions, f"{named}/y": positions}
+        arrays |= {f"{named}/x": positions, f"{named}/y": positions + window.lift}
         for quantity in QUANTITIES:
             grid = np.full((spec["cells"], spec["cells"]), np.nan)
             grid[own["row"], own["column"]] = own[quantity]
             arrays[f"{named}/{quantity}"] = grid
-    sink = io.BytesIO()
-    np.savez_compressed(sink, **arrays)
-    return sink.getvalue()
+    return tables.npz(arrays)
 
 
 def _window(spec: Mapping[str, Any], plane: str) -> Window:
     return surfaces.window(plane, spec[surfaces.REACH[plane]], spec["cells"])
 
 
+DRAWN = ("surfaces", "marks", "snapshots")
+"""Result tables that are drawn."""
+
+
 def _figure(shown: Sequence[Shown], quantity: Quantity, *, log: bool) -> None:
     """All surfaces of all studies on one scale."""
     first = shown[0].spec
-    frames = [{name: queries.surfaces(one.results[name]) for name in ("surfaces", "marks")} for one in shown]
+    frames = [{name: queries.surfaces(one.results[name]) for name in DRAWN} for one in shown]
     values = pd.concat([frame["surfaces"][quantity.key] for frame in frames])
     scale = surfaces.colours(values, quantity, SOURCES[first["data"]].classes, log=log)
     many = max(len(one.spec["treatments"]) for one in shown)
@@ -176,7 +175,7 @@ def _figure(shown: Sequence[Shown], quantity: Quantity, *, log: bool) -> None:
                     key,
                     plane,
                     _window(one.spec, plane),
-                    *(_only(frame[name], key, plane, network) for name in ("surfaces", "marks")),
+                    *(_only(frame[name], key, plane, network) for name in DRAWN),
                 )
                 for key in one.spec["treatments"]
             ]
@@ -189,7 +188,11 @@ def _rows(spec: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     """Heading, kind of plane and network of each row of surfaces."""
     directions = f"random directions of seed {spec['plane_seed']}"
     around = [(f"Around network {n}, {directions}", "random", n) for n in range(spec["surfaces"])]
-    return [*around, ("Through three networks a, b and c", "through", 0)]
+    through = ("Through three networks a, b and c", "through", 0)
+    # a study of an earlier version knows of no snapshots
+    kept = min(spec.get("snapshots", 0), spec["training"]["epochs"])
+    along = [("Along the training of network 0", "trajectory", 0)] if kept >= LEAST_SNAPSHOTS else []
+    return [*around, through, *along]
 
 
 def _only(frame: pd.DataFrame, treatment: str, plane: str, network: int) -> pd.DataFrame:
@@ -197,7 +200,18 @@ def _only(frame: pd.DataFrame, treatment: str, plane: str, network: int) -> pd.D
     return frame[chosen].drop(columns=["treatment", "label", "plane", "network"])
 
 
-def _definitions(spec: Mapping[str, Any]) -> None:
+def _held(spec: Mapping[str, Any], planes: pd.DataFrame) -> str:
+    """How much of each training run its plane holds, as a sentence."""
+    known = planes[planes["explained_x"].notna()].set_index("treatment")
+    told = [
+        f"{theme.treatment(key).label} {known.loc[key, 'explained_x']:.0%} + {known.loc[key, 'explained_y']:.0%}"
+        for key in spec["treatments"]
+        if key in known.index
+    ]
+    return f" The components hold, of all squared distances to the end: {', '.join(told)}." if told else ""
+
+
+def _definitions(spec: Mapping[str, Any], planes: pd.DataFrame) -> None:
     images, of = _images(spec)
     drawn = f"the same {images:,} of {of:,}" if images < of else f"all {of:,}"
     seed = f" (drawn by seed {spec['subset_seed']})" if images < of else ""
@@ -206,7 +220,9 @@ def _definitions(spec: Mapping[str, Any]) -> None:
         "<b>Random planes</b> (Li et al. 2018): both directions are random, each filter scaled to the norm of the "
         "network's own, so that 1 is as far as the weights are long; weights that are fixed do not move, and count in no "
         "norm. <b>Through three networks</b> (Garipov et al. 2018): dots are the trained networks, diamonds the points "
-        "midway; the unit is the distance between a and b. Hover over a cell or a mark for its loss and accuracy."
+        "midway; the unit is the distance between a and b. <b>Along a training run</b> (Li et al. 2018): the two principal "
+        "components of the way to the end, with the end as centre; the line joins the snapshots, each projected onto the "
+        f"plane.{_held(spec, planes)} Hover over a cell or a mark for its loss and accuracy."
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
@@ -15,6 +17,7 @@ from app.views import lmc
 from app.views.lmc import Chosen
 
 Results = Mapping[str, pa.Table]
+Content = str | Callable[[], bytes]
 
 
 def draw(study: Mapping[str, Any], results: Results) -> None:
@@ -51,10 +54,25 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
         st.html(tables.strip(spec["treatments"], summary, LOSS, "test"))
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, str]]:
-    """What can be downloaded beside the table: file name -> (label, content)."""
-    content = tables.csv(results["pairs"].to_pandas())
-    return {f"{study['study']}-pairs.csv": ("Barriers of each pair (CSV)", content)}
+def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, Content]]:
+    """What can be downloaded beside the table: file name -> (label, content or what makes it)."""
+    name, networks, table = study["study"], study["spec"]["networks"], results["pairs"]
+    return {
+        f"{name}-pairs.csv": ("Barriers of each pair (CSV)", tables.csv(table.to_pandas())),
+        f"{name}-pairs.parquet": ("Barriers of each pair (Parquet)", lambda: tables.parquet(table)),
+        f"{name}-pairs.npz": ("Matrices as arrays (NPZ)", lambda: _arrays(table.to_pandas(), networks)),
+    }
+
+
+def _arrays(pairs: pd.DataFrame, networks: int) -> bytes:
+    """Both barriers as symmetric arrays [network, network]; NaN on the diagonal and where nothing is known yet."""
+    arrays = {}
+    for names, own in pairs.groupby(["treatment", "split", "quantity"], sort=False):
+        for which in ("barrier_midpoint", "barrier_maximum"):
+            grid = np.full((networks, networks), np.nan)
+            grid[own["a"], own["b"]] = grid[own["b"], own["a"]] = own[which]
+            arrays["/".join([*names, which])] = grid
+    return tables.npz(arrays)
 
 
 def _pairs(spec: Mapping[str, Any]) -> int:

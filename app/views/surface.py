@@ -21,7 +21,8 @@ def draw(run: Mapping[str, Any]) -> None:
     cells = queries.surfaces(queries.records(lab, "surface_cell", run["run"], limit=spec["cells"] ** 2))
     marks = queries.surfaces(queries.records(lab, "surface_mark", run["run"]))
     window = surfaces.window(plane["kind"], plane[surfaces.REACH[plane["kind"]]], spec["cells"])
-    one = Surface(queries.treatment(run["studies"]), plane["kind"], window, cells, marks)
+    snapshots = queries.surfaces(queries.records(lab, "surface_snapshot", run["run"]))
+    one = Surface(queries.treatment(run["studies"]), plane["kind"], window, cells, marks, snapshots)
     for (key, quantity), column in zip(QUANTITIES.items(), st.columns(2, gap="medium"), strict=True):
         classes = SOURCES[spec["data"]].classes
         scale = surfaces.colours(cells[key], quantity, classes, log=quantity is LOSS)

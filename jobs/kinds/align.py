@@ -25,7 +25,7 @@ from symcore.align.methods import Method
 from symcore.align.sinkhorn import Sinkhorn
 from symcore.align.straight_through import StraightThrough
 from symcore.align.weights import WeightMatching
-from symcore.data.sources import SOURCES
+from symcore.data.sources import SOURCES, Source
 
 
 class Spec(MaybeDataRunSpec):
@@ -184,7 +184,7 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     matrices = weight_matrices(source.network, source.data)
     hidden = [rows for rows, *_ in list(matrices.values())[:-1]]
     one, pairs, widest = size(source.network, source.data), len(spec.pairs), max(hidden, default=1)
-    sweeps, image_passes, images = _work(spec.method, SOURCES[source.data].sizes["train"])
+    sweeps, image_passes, images = _work(spec.method, SOURCES[source.data])
     sweep = 4 * one.parameters * widest + sum(3 * n**3 for n in hidden)
     return Estimate(
         flop=float(pairs) * (sweeps * sweep + image_passes * images * one.forward_flop),
@@ -193,13 +193,13 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     )
 
 
-def _work(method: Method, train: int) -> tuple[float, float, int]:
+def _work(method: Method, data: Source) -> tuple[float, float, int]:
     """Sweeps over all layers, passes forward over some images (a backward pass is two), and how many images those are."""
     match method:
         case WeightMatching():
             return method.restarts * min(SWEEPS, method.max_sweeps), 0, 0
         case ActivationMatching():
-            return 1, 2, min(method.images, train)
+            return 1, 2, data.nodes or min(method.images, data.sizes["train"])
         case StraightThrough():
             return 2 * method.steps, 3 * method.steps, method.batch
         case Sinkhorn():

@@ -9,17 +9,18 @@ from typing import Annotated, Literal, Self
 import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, Field, model_validator
+from torch import nn
 
 from jobs.designs import field_error, size
 from jobs.estimates import Estimate
-from jobs.inputs import aligned, check_members, dataset, population
+from jobs.inputs import dataset
 from jobs.job import Job
-from jobs.kinds.align import check_alignment, check_data, trained_source
+from jobs.kinds.ends import PairsSpec, check_ends, ends, on_split, steps
 from jobs.kinds.train import Spec as TrainSpec
-from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, refusal
+from jobs.specs import RunSpec, SpecHash, refusal
 from symcore.align import repair
 from symcore.asymmetry import Parameters
-from symcore.data.sources import SOURCES
+from symcore.data.sources import SOURCES, Dataset
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, fit_temperatures, linear_path
 from symcore.landscape.surfaces import subset
 from symcore.metrics import Array, Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
@@ -45,22 +46,17 @@ def _once(splits: tuple[Split, ...]) -> tuple[Split, ...]:
 
 Points = Annotated[int, Field(ge=3, le=1001), AfterValidator(_odd)]
 """Number of evenly spaced points on a path; odd, because the barrier is read at the middle."""
+Splits = Annotated[tuple[Split, ...], Field(min_length=1), AfterValidator(_once)]
 
 
-class Spec(DataRunSpec):
+class Spec(PairsSpec):
     """Linear paths between pairs of one trained population (Lim et al. 2024, section 4.1)."""
 
     kind: Literal["interpolate"] = "interpolate"
     version: Literal[1] = 1
-    source: SpecHash
-    """The train run whose networks are the endpoints."""
-    alignment: SpecHash | None = None
-    """The align run whose permutations are applied to the second networks; none: they are taken as they are."""
-    pairs: Pairs
-    """Members (a, b) of each pair: the path goes from a to b."""
     points: Points = 25
     """Points on each path, endpoints included; odd."""
-    splits: Annotated[tuple[Split, ...], Field(min_length=1), AfterValidator(_once)] = ("train", "test")
+    splits: Splits = ("train", "test")
     """Parts of the data set that every point is evaluated on."""
     precision: Precision = "float32"
     """Arithmetic of matrix products."""
@@ -77,10 +73,6 @@ class Spec(DataRunSpec):
             msg = f"true, and {self.data} is a graph; accepted: false, or a data set of images"
             raise field_error(Spec, ("repair",), self.repair, msg)
         return self
-
-    def inputs(self) -> tuple[SpecHash, ...]:
-        """The train run, and the align run if there is one."""
-        return (self.source,) if self.alignment is None else (self.source, self.alignment)
 
 
 TABLES = {
@@ -106,19 +98,8 @@ TABLES = {
 
 
 def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
-    """Makes sure that the runs which are read fit: the networks exist, on this data, and are aligned pair by pair.
-
-    Args:
-        spec: the run.
-        upstream: specs of the runs that it reads, as far as they are known.
-
-    Raises:
-        ValidationError: pointing at the field that does not fit, with what is accepted.
-    """
-    source = trained_source(Spec, spec.source, spec.pairs, upstream)
-    if source is not None:
-        check_data(Spec, spec.data, spec.source, source)
-    check_alignment(Spec, spec.alignment, spec.source, spec.pairs, upstream)
+    """Makes sure that the networks exist, on this data, and are aligned pair by pair; see `check_ends`."""
+    check_ends(spec, upstream)
 
 
 def title(spec: Spec) -> str:
@@ -154,59 +135,94 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         StoppedError: if the job was asked to stop; it starts again from the beginning.
     """
     images = dataset(spec, job)
-    trained = population(spec.source, job)
-    check_members(spec.pairs, trained)
-    _check_buffers(spec, trained)
-    firsts, seconds = (list(members) for members in zip(*spec.pairs, strict=True))
-    effective = trained.effective()
-    a = {name: p[firsts] for name, p in effective.items()}
-    b = aligned({name: p[seconds] for name, p in effective.items()}, spec.alignment, trained, job)
-    buffers = {name: v[firsts] if trained.stacked else v for name, v in trained.buffers.items()}
-    positions, steps = alphas(spec.points), _steps(spec, job)
-    network, corrections = trained.network, Parameters()
+    first, a, b = ends(spec, job)
+    positions, begin = alphas(spec.points), steps(job, len(spec.pairs), _order(spec))
     with arithmetic(spec.precision):
-        if spec.repair:
-            seen = subset(images, "train", spec.repair_images, seed=0)
-            x = images.normalise(seen.splits["train"].images)
-            on_points, stacked = steps("repair", spec.points), trained.stacked
-            corrections = repair.estimate(
-                network, a, b, buffers, x, positions, stacked_buffers=stacked, on_points=on_points
-            )
-            network = repair.repairable(network, x[:2])
+        network, corrections = _repaired(spec, first, (a, b), images, begin)
         evaluator = Evaluator(
             network,
             images,
-            stacked_buffers=trained.stacked,
-            in_bfloat16=spec.precision == "bfloat16"
-            and not spec.repair,  # interleaved maps have no corrections
+            stacked_buffers=first.stacked,
+            # interleaved maps have no corrections
+            in_bfloat16=spec.precision == "bfloat16" and not spec.repair,
             on_chunk=job.pause_point,
         )
-        sharpness = None
-        if spec.temperature:
-            split = _calibrating(spec)
-            on_pairs, folds = steps("temperature"), 1 if split == "val" else 2
-            sharpness = fit_temperatures(
-                evaluator, a, b, buffers, split, positions, on_pairs, corrections=corrections, folds=folds,
-                on_step=job.pause_point,
-            )  # fmt: skip
+        sharpness = _sharpness(spec, evaluator, first, (a, b), corrections, begin, job)
         paths: dict[str, PathPoints] = {
             split: linear_path(
                 evaluator,
                 a,
                 b,
-                buffers,
+                first.buffers,
                 split,
                 positions,
-                steps(split),
+                begin(on_split(split)),
                 corrections=corrections,
                 sharpness=sharpness,
             )
             for split in spec.splits
         }
-    for name, path in paths.items():
-        _record(job, name, path, spec.points)
-        _record_calibrated(job, name, path, sharpness)
-    return _summary(paths)
+    for split, path in paths.items():
+        record(job, split, path)
+        _record_calibrated(job, split, path, sharpness)
+    return summary(paths)
+
+
+Ends = tuple[Parameters, Parameters]
+"""Effective weights of the first and of the second networks, [pair, *shape]."""
+Begin = Callable[..., Callable[[int], None]]
+"""See `jobs.kinds.ends.steps`."""
+
+
+def _order(spec: Spec) -> list[str]:
+    """The steps of the run."""
+    return [*["repair"] * spec.repair, *["temperature"] * spec.temperature, *map(on_split, spec.splits)]
+
+
+def _repaired(
+    spec: Spec, first: Population, between: Ends, images: Dataset, begin: Begin
+) -> tuple[nn.Module, Parameters]:
+    """The module to call, and what repairs every point, [pair, alpha, *shape]: nothing, unless that is asked for."""
+    if not spec.repair:
+        return first.network, {}
+    seen = subset(images, "train", spec.repair_images, seed=0)
+    x = images.normalise(seen.splits["train"].images)
+    corrections = repair.estimate(
+        first.network,
+        *between,
+        first.buffers,
+        x,
+        alphas(spec.points),
+        stacked_buffers=first.stacked,
+        on_points=begin("repair", spec.points),
+    )
+    return repair.repairable(first.network, x[:2]), corrections
+
+
+def _sharpness(
+    spec: Spec,
+    evaluator: Evaluator,
+    first: Population,
+    between: Ends,
+    corrections: Parameters,
+    begin: Begin,
+    job: Job,
+) -> Array | None:
+    """Each point's best inverse temperatures, [pair, alpha, fold], where they are asked for."""
+    if not spec.temperature:
+        return None
+    split = _calibrating(spec)
+    return fit_temperatures(
+        evaluator,
+        *between,
+        first.buffers,
+        split,
+        alphas(spec.points),
+        begin("temperature"),
+        corrections=corrections,
+        folds=1 if split == "val" else 2,
+        on_step=job.pause_point,
+    )
 
 
 def _calibrating(spec: Spec) -> str:
@@ -214,38 +230,9 @@ def _calibrating(spec: Spec) -> str:
     return "val" if "val" in SOURCES[spec.data].sizes else "test"
 
 
-def _steps(spec: Spec, job: Job) -> Callable[..., Callable[[int], None]]:
-    """Begins one step of the run after another; each reports how many pairs it has done and stops where asked to."""
-    order = [*["repair"] * spec.repair, *["temperature"] * spec.temperature, *spec.splits]
-    pairs = len(spec.pairs)
-
-    def begin(step: str, parts: int = 1) -> Callable[[int], None]:
-        def on_parts(done: int) -> None:
-            note = f"{step} split" if step in spec.splits else step
-            job.progress(order.index(step) * pairs + done / parts, len(order) * pairs, note)
-            job.pause_point()
-
-        on_parts(0)
-        return on_parts
-
-    return begin
-
-
-def _check_buffers(spec: Spec, trained: Population) -> None:
-    """A path needs one module: networks with other FiGLU gates are not joined by a line of parameters.
-
-    Raises:
-        ValueError: naming the first pair whose networks differ in what is not trained.
-    """
-    seeds = trained.design.mask_seeds
-    for a, b in spec.pairs:
-        if len(seeds) > 1 and trained.buffers and seeds[a] != seeds[b]:
-            msg = f"pairs: {[a, b]} have different gates (mask seeds {seeds[a]} and {seeds[b]}); accepted: equal ones"
-            raise ValueError(msg)
-
-
-def _record(job: Job, split: str, path: PathPoints, points: int) -> None:
-    pairs = len(path.loss)
+def record(job: Job, split: str, path: PathPoints) -> None:
+    """One batch of the path_point table: every point of every pair's path on one split."""
+    pairs, points = path.loss.shape
     job.emit(
         "path_point",
         pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
@@ -271,15 +258,13 @@ def _record_calibrated(job: Job, split: str, path: PathPoints, sharpness: Array 
     )
 
 
-def _summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
+def summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
     """Barriers in loss as means over pairs."""
-    summary = {}
+    found = {}
     for split, path in paths.items():
         positions = alphas(path.loss.shape[1])
-        summary[f"{split}/barrier at midpoint"] = float(barrier_midpoint(path.loss).mean())
-        summary[f"{split}/barrier maximum"] = float(barrier_maximum(path.loss, positions).mean())
+        found[f"{split}/barrier at midpoint"] = float(barrier_midpoint(path.loss).mean())
+        found[f"{split}/barrier maximum"] = float(barrier_maximum(path.loss, positions).mean())
         if path.calibrated is not None:
-            summary[f"{split}/calibrated barrier at midpoint"] = float(
-                barrier_midpoint(path.calibrated).mean()
-            )
-    return summary
+            found[f"{split}/calibrated barrier at midpoint"] = float(barrier_midpoint(path.calibrated).mean())
+    return found

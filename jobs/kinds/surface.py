@@ -1,4 +1,4 @@
-"""The surface kind: loss and accuracy on a plane of weights, around one network or through three.
+"""The surface kind: loss and accuracy on a plane of weights: around one network, through three, or along a training run.
 
 Cells are evaluated coarse to fine, so that the first records already make a picture; a stopped run goes on from the
 cells that it has.
@@ -12,17 +12,19 @@ from typing import Annotated, Literal
 import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, Field
-from torch import Tensor
 
 from jobs.designs import field_error, size
 from jobs.estimates import Estimate
+from jobs.fitting import checkpoint_seconds
 from jobs.inputs import dataset, population
 from jobs.job import Job, RecordsLostError
+from jobs.kinds import surface_trajectory
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Split
+from jobs.kinds.members import check_gates, single, trainable
 from jobs.kinds.surface_survey import BATCH, Section, Survey
+from jobs.kinds.surface_trajectory import Run, TrajectoryPlane
 from jobs.kinds.train import Spec as TrainSpec
-from jobs.kinds.train import checkpoint_seconds
 from jobs.specs import DataRunSpec, Member, RunSpec, SpecHash, refusal
 from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
@@ -78,7 +80,7 @@ class ThroughPlane(Settings):
     """How far the surface reaches beyond a and b: both axes run from -margin to 1 + margin."""
 
 
-PlaneSpec = Annotated[RandomPlane | ThroughPlane, Field(discriminator="kind")]
+PlaneSpec = Annotated[RandomPlane | ThroughPlane | TrajectoryPlane, Field(discriminator="kind")]
 
 
 class Spec(DataRunSpec):
@@ -112,6 +114,8 @@ VALUES = [
     pa.field("loss", pa.float64(), nullable=False),  # mean cross-entropy, nats
     pa.field("accuracy", pa.float64(), nullable=False),  # 0 to 1
 ]
+LEAST_SNAPSHOTS = 2
+"""So many and the end span a plane."""
 TABLES = {
     "surface_cell": pa.schema(
         [
@@ -122,6 +126,7 @@ TABLES = {
     ),
     # networks "a", "b", "c" and the midpoints "ab", "bc", "ac" between them; "a" alone on a random plane
     "surface_mark": pa.schema([pa.field("name", pa.string(), nullable=False), *VALUES]),
+    **surface_trajectory.TABLES,
 }
 
 
@@ -140,6 +145,9 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
         return
     check_data(Spec, spec.data, spec.source, source)
     _check_members(spec, len(source.seeds))
+    if isinstance(spec.plane, TrajectoryPlane) and source.snapshots < LEAST_SNAPSHOTS:
+        msg = f"{spec.source} keeps {source.snapshots} snapshots; accepted: a train run that keeps {LEAST_SNAPSHOTS} or more"
+        raise field_error(Spec, ("source",), spec.source, msg)
 
 
 def _check_members(spec: Spec, networks: int) -> None:
@@ -149,9 +157,9 @@ def _check_members(spec: Spec, networks: int) -> None:
         ValidationError: naming the field, its value and what is accepted.
     """
     field, given = (
-        ("member", (spec.plane.member,))
-        if isinstance(spec.plane, RandomPlane)
-        else ("members", spec.plane.members)
+        ("members", spec.plane.members)
+        if isinstance(spec.plane, ThroughPlane)
+        else ("member", (spec.plane.member,))
     )
     if max(given) >= networks:
         msg = f"{list(given)} is not in source {spec.source}; accepted: members 0 to {networks - 1}"
@@ -160,11 +168,13 @@ def _check_members(spec: Spec, networks: int) -> None:
 
 def title(spec: Spec) -> str:
     """How many cells of which plane."""
-    where = (
-        f"around network {spec.plane.member}"
-        if isinstance(spec.plane, RandomPlane)
-        else "through networks " + ", ".join(map(str, spec.plane.members))
-    )
+    plane = spec.plane
+    if isinstance(plane, ThroughPlane):
+        where = "through networks " + ", ".join(map(str, plane.members))
+    elif isinstance(plane, RandomPlane):
+        where = f"around network {plane.member}"
+    else:
+        where = f"along network {plane.member}'s training"
     return f"Evaluate {spec.cells} × {spec.cells} cells {where} on {spec.data}"
 
 
@@ -201,11 +211,12 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         ValueError: if the networks are not there, have different gates, or lie outside.
     """
     trained = population(spec.source, job)
-    section = _section(spec, trained)
+    _check_members(spec, trained.size)
     count = evaluated(spec.data, spec.split, spec.images)
     images = subset(dataset(spec, job), spec.split, count, spec.subset_seed)
     evaluator = Evaluator(trained.network, images, on_chunk=job.pause_point)
     with arithmetic(spec.precision):
+        section = _section(spec, trained, evaluator, job)
         survey = _survey(section, evaluator, spec.split, job)
     grid = survey.grid()
     _keep(grid, job)
@@ -230,27 +241,30 @@ def _survey(section: Section, evaluator: Evaluator, split: str, job: Job) -> Sur
     return survey
 
 
-def _section(spec: Spec, trained: Population) -> Section:
-    """The plane, with the networks on it.
+def _section(spec: Spec, trained: Population, evaluator: Evaluator, job: Job) -> Section:
+    """The plane, with the networks on it; what a training run's snapshots are is recorded.
 
     Raises:
-        ValueError: if the networks are not there, have different gates, or lie outside.
+        ValueError: if the networks have different gates, or lie outside.
     """
-    _check_members(spec, trained.size)
     if isinstance(spec.plane, RandomPlane):
         return _around(spec.plane, spec.cells, trained)
-    return _through(spec.plane, spec.cells, trained)
+    if isinstance(spec.plane, ThroughPlane):
+        return _through(spec.plane, spec.cells, trained)
+    run, buffers = Run(spec.source, spec.plane, trained, job), _buffers(trained, spec.plane.member)
+    run.record(evaluator, buffers, spec.split, job)
+    return run.section(buffers, spec.cells)
 
 
 def _around(wanted: RandomPlane, cells: int, trained: Population) -> Section:
     one = trained.select([wanted.member])
-    plane = random_plane(_single(one.effective()), wanted.seed, _trainable(one))
+    plane = random_plane(single(one.effective()), wanted.seed, trainable(one))
     side = np.linspace(-wanted.span, wanted.span, cells)
     return Section(plane, _buffers(trained, wanted.member), 1.0, side, side, {"a": (0.0, 0.0)})
 
 
 def _through(wanted: ThroughPlane, cells: int, trained: Population) -> Section:
-    _check_gates(wanted, trained)
+    check_gates("members", wanted.members, trained)
     effective = trained.effective()
     a, b, c = ({name: p[member] for name, p in effective.items()} for member in wanted.members)
     plane, places = plane_through(a, b, c)
@@ -265,22 +279,6 @@ def _through(wanted: ThroughPlane, cells: int, trained: Population) -> Section:
     return Section(plane, _buffers(trained, wanted.members[0]), unit, side, side, marks)
 
 
-def _check_gates(wanted: ThroughPlane, trained: Population) -> None:
-    """A plane needs one module: networks with other FiGLU gates do not lie on one.
-
-    Raises:
-        ValueError: naming the networks and their mask seeds.
-    """
-    if not trained.stacked or not trained.buffers:
-        return
-    seeds = [trained.design.mask_seeds[member] for member in wanted.members]
-    if len(set(seeds)) > 1:
-        msg = (
-            f"members: {list(wanted.members)} have different gates (mask seeds {seeds}); accepted: equal ones"
-        )
-        raise ValueError(msg)
-
-
 def _check_inside(wanted: ThroughPlane, c: list[float]) -> None:
     """Independent networks are about equally far apart, so that c lies near (1/2, 0.87).
 
@@ -291,18 +289,6 @@ def _check_inside(wanted: ThroughPlane, c: list[float]) -> None:
     if beyond > wanted.margin:
         msg = f"margin: {wanted.margin:g} leaves network c at ({c[0]:.3g}, {c[1]:.3g}) outside; accepted: {beyond:.3g} or more"
         raise ValueError(msg)
-
-
-def _single(stacked: Mapping[str, Tensor]) -> Parameters:
-    """The only member's tensors, [1, *shape] -> [*shape]."""
-    return {name: tensor[0] for name, tensor in stacked.items()}
-
-
-def _trainable(one: Population) -> Parameters | None:
-    """The only member's D, whether it was its own, [1, *shape], or shared, [*shape]; none where all is trained."""
-    if one.asymmetry is None:
-        return None
-    return {n: d.reshape(one.parameters[n].shape[1:]) for n, d in one.asymmetry.trainable.items()}
 
 
 def _buffers(trained: Population, member: int) -> Parameters:
@@ -347,6 +333,8 @@ def _summary(spec: Spec, losses: Array, marks: Mapping[str, float]) -> dict[str,
     }
     if isinstance(spec.plane, RandomPlane):
         found |= {"loss in the middle": marks["a"], "flat share": flat_share(losses, marks["a"])}
+    elif isinstance(spec.plane, TrajectoryPlane):
+        found["loss at the end"] = marks["a"]
     else:
         found |= {
             "loss of the networks": float(np.mean([marks[name] for name in "abc"])),

@@ -53,6 +53,7 @@ class Survey:
         self.checkpoint = job.folder / "checkpoint.npz"
         self._order: NDArray[np.int64] = np.concatenate(rounds(len(section.ys), len(section.xs)))
         self._seconds, self._saved = seconds, time.monotonic()
+        self._first = job.sequence
         self._done = 0
         self._values: Array = np.full((2, len(self._order)), np.nan)
         self.marks: Array = np.full((2, len(section.marks)), np.nan)
@@ -69,7 +70,7 @@ class Survey:
         self._job.rewind(mark)
         self._tell()
         try:
-            if mark == 0:
+            if mark == self._first:
                 self._evaluate_marks()
             while self._done < len(self._order):
                 self._evaluate_batch()
@@ -129,13 +130,13 @@ class Survey:
     def _restore(self) -> int:
         """Takes up the checkpoint, if there is a whole one, and returns the batches of records that it counts."""
         if not self.checkpoint.exists():
-            return 0
+            return self._first
         try:
             with self.checkpoint.open("rb") as file, np.load(file) as saved:
                 mark, known, self.marks = int(saved["mark"]), saved["values"], saved["marks"]
         except (zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
             self._job.log(f"the checkpoint cannot be read ({error}); the surface begins again")
-            return 0
+            return self._first
         self._done = known.shape[1]
         self._values[:, : self._done] = known
         self._job.log(f"going on from the checkpoint after {mark} batches of records")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import operator
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, model_validator
-from safetensors import SafetensorError, safe_open
 
 from jobs.designs import check_treatment, field_error, size
 from jobs.estimates import Estimate
-from jobs.inputs import WEIGHTS, dataset
-from jobs.job import Job, RecordsLostError
+from jobs.fitting import checkpoint, record, train
+from jobs.inputs import WEIGHTS, dataset, snapshot
+from jobs.job import Job
 from jobs.specs import DataRunSpec, RunSpec, SpecHash
 from symcore.data.sources import SOURCES, Dataset
 from symcore.metrics import Array, Evaluator
@@ -25,7 +22,7 @@ from symcore.networks.registry import NetworkSpec
 from symcore.population import Design, Population, build, save
 from symcore.precision import Precision, arithmetic
 from symcore.settings import is_stored
-from symcore.training import Hooks, Trainer, TrainingSpec, fit
+from symcore.training import Trainer, TrainingSpec
 from symcore.treatments import Standard, Treatment
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -48,7 +45,9 @@ class Spec(DataRunSpec):
     """Seeds of masks, fixed weights and FiGLU's F: one for all networks or one each; none for standard networks."""
     precision: Precision = "float32"
     """Arithmetic of matrix products."""
-    # where it is off, the JSON does not have it, so that runs made before it existed keep their hashes
+    # at their defaults the JSON does not have these, so that runs made before they existed keep their hashes
+    snapshots: int = Field(default=0, ge=0, le=1000, exclude_if=operator.not_)
+    """Times before the end at which weights are kept, evenly spaced from initialisation on; at most one an epoch."""
     train_accuracy: bool = Field(default=False, exclude_if=operator.not_)
     """Record the accuracy on all training images after each epoch too; it takes about a quarter more time."""
 
@@ -61,6 +60,9 @@ class Spec(DataRunSpec):
         if len(self.mask_seeds) not in accepted:
             msg = f"mask_seeds: got {len(self.mask_seeds)}; accepted: {' or '.join(map(str, dict.fromkeys(accepted)))}"
             raise field_error(Spec, ("mask_seeds",), self.mask_seeds, msg)
+        if self.snapshots > self.training.epochs:
+            msg = f"snapshots: {self.snapshots} in {self.training.epochs} epochs; accepted: 0 to {self.training.epochs}"
+            raise field_error(Spec, ("snapshots",), self.snapshots, msg)
         if not is_stored(info):
             check_treatment(Spec, ("treatment",), self.network, self.data, self.treatment)
         if SOURCES[self.data].nodes and self.training.augment != "none":
@@ -119,96 +121,33 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         mask_seeds=spec.mask_seeds or (0,),
     )
     population = build(design, job.device)
-    checkpoint = job.folder / "checkpoint.safetensors"
-    _drop_unreadable(checkpoint, job)
-    try:
-        trained = _fit(population, images, spec, job, checkpoint)
-    except RecordsLostError as lost:
-        job.log(f"{lost}; training begins again")
-        checkpoint.unlink()
-        trained = _fit(population, images, spec, job, checkpoint)
+    wanted = snapshot_epochs(spec)
+
+    def on_epoch(trainer: Trainer, epoch: int) -> None:
+        if epoch in wanted:
+            _keep(trainer.trained(), job.folder / snapshot(epoch))
+
+    if 0 in wanted:
+        _keep(population, job.folder / snapshot(0))
+    trained = train(
+        lambda: Trainer(population, images, spec.training),
+        spec.precision,
+        job,
+        on_epoch,
+        train_accuracy=spec.train_accuracy,
+    ).trained()
     summary = _evaluate(trained, images, spec, job)
     _keep(trained, job.folder / WEIGHTS)
     job.artifact(job.folder / WEIGHTS, "weights")
-    checkpoint.unlink(missing_ok=True)
+    for epoch in wanted:
+        job.artifact(job.folder / snapshot(epoch), Path(snapshot(epoch)).stem)
+    checkpoint(job).unlink(missing_ok=True)
     return summary
 
 
-def _drop_unreadable(checkpoint: Path, job: Job) -> None:
-    """Removes a checkpoint that a dying disk or machine left damaged, so that training begins again."""
-    if not checkpoint.exists():
-        return
-    try:
-        with safe_open(checkpoint, framework="pt"):
-            return
-    except (SafetensorError, OSError) as error:
-        job.log(f"the checkpoint cannot be read ({error}); training begins again")
-        checkpoint.unlink()
-
-
-def checkpoint_seconds() -> float:
-    """Time between checkpoints: `$SYMLAB_CHECKPOINT_SECONDS`, else 20.
-
-    Raises:
-        ValueError: if the variable holds something else than a positive number.
-    """
-    given = os.environ.get("SYMLAB_CHECKPOINT_SECONDS", "20")
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not seconds > 0:
-        msg = f"SYMLAB_CHECKPOINT_SECONDS: {given!r}; accepted: a number above 0"
-        raise ValueError(msg)
-    return seconds
-
-
-def _fit(population: Population, images: Dataset, spec: Spec, job: Job, checkpoint: Path) -> Population:
-    epochs, members = spec.training.epochs, population.size
-    state = {"note": ""}
-
-    def on_epoch(epoch: int, metrics: dict[str, Array]) -> None:
-        record(job, epoch, metrics)
-        state["note"] = f"epoch {epoch} of {epochs}, train loss {metrics['train/loss'].mean():.4g}"
-
-    def on_progress(done: float) -> None:
-        job.progress(done * members, epochs * members, state["note"])
-
-    def on_resume(mark: str) -> None:
-        job.rewind(int(mark))
-        job.log(f"going on from the checkpoint after {mark} batches of records")
-
-    hooks = Hooks(
-        on_epoch=on_epoch,
-        on_progress=on_progress,
-        on_checkpoint=lambda: str(job.mark()),
-        on_resume=on_resume,
-        stopping=job.stopping,
-    )
-    on_progress(0)
-    trainer = Trainer(population, images, spec.training)
-    trained = fit(
-        trainer,
-        precision=spec.precision,
-        train_accuracy=spec.train_accuracy,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds(),
-        hooks=hooks,
-    )
-    on_progress(epochs)
-    return trained
-
-
-def record(job: Job, step: int, metrics: Mapping[str, Array]) -> None:
-    """One batch of the metric table: every metric of every member, [member], at one step."""
-    members = len(next(iter(metrics.values())))
-    job.emit(
-        "metric",
-        member=np.tile(np.arange(members, dtype=np.int32), len(metrics)),
-        name=[name for name in metrics for _ in range(members)],
-        step=np.full(members * len(metrics), step, dtype=np.int64),
-        value=np.concatenate([np.asarray(values, dtype=np.float64) for values in metrics.values()]),
-    )
+def snapshot_epochs(spec: Spec) -> list[int]:
+    """Epochs after which weights are kept, 0 the initialised ones, evenly spaced up to the end, which is not among them."""
+    return [round(place * spec.training.epochs / spec.snapshots) for place in range(spec.snapshots)]
 
 
 def _evaluate(trained: Population, images: Dataset, spec: Spec, job: Job) -> dict[str, float]:

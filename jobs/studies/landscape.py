@@ -1,7 +1,7 @@
 """The landscape study: what the loss looks like around trained networks and between them, treatment beside treatment.
 
 Each treatment trains its networks from the same seeds. Random planes lie around the first of them, along the same
-directions for every treatment; another plane goes through the first three.
+directions for every treatment; another plane goes through the first three, and one along the training of the first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jobs.designs import field_error
 from jobs.headline import Headline, Rows
 from jobs.kinds import surface, train
 from jobs.kinds.interpolate import Split
+from jobs.kinds.surface_trajectory import TrajectoryPlane
 from jobs.specs import PlannedRun, in_order, spec_hash
 from jobs.studies import landscape_results, lmc
 from jobs.studies.compared import NETWORKS, PAPERS, NetworkName, TrainedSpec
@@ -24,7 +25,7 @@ from symcore.training import TrainingSpec
 
 
 class Spec(TrainedSpec):
-    """Surfaces of the loss around networks and on the plane through three of them, treatment beside treatment."""
+    """Surfaces of the loss around networks, through three of them, and along a training run, treatment beside treatment."""
 
     title: ClassVar[str] = "Loss landscapes"
 
@@ -40,7 +41,9 @@ class Spec(TrainedSpec):
     span: surface.Span = 1.0
     """Half the side of a random plane; at 1 its directions are as long as the network's own filters."""
     margin: surface.Margin = 0.25
-    """How far the plane through three networks reaches beyond them, in distances between the first two."""
+    """How far the plane through three networks reaches beyond them, in distances between the first two, and that along a training run beyond it, in its greatest distance from the end."""
+    snapshots: int = Field(default=12, ge=0, le=1000)
+    """Times before the end of training at which weights are kept, at most one an epoch; under 2 there is no plane along it."""
     split: Split = "test"
     """Part of the data set that every cell is evaluated on."""
     images: surface.Images = 2000
@@ -56,6 +59,12 @@ class Spec(TrainedSpec):
             msg = f"{self.surfaces} of {self.networks} networks; accepted: 0 to {self.networks}"
             raise field_error(Spec, ("surfaces",), self.surfaces, msg)
         return self
+
+    @property
+    def kept(self) -> int:
+        """Snapshots of each training run; 0 where there is no plane along it."""
+        kept = min(self.snapshots, self.training.epochs)
+        return kept if kept >= surface.LEAST_SNAPSHOTS else 0
 
 
 TRAINED = ("data", "network", "w", "sigma", "training")
@@ -75,12 +84,15 @@ def expand(spec: Spec) -> list[PlannedRun]:
 
 def _treated(spec: Spec, name: NetworkName) -> Iterator[PlannedRun]:
     """All runs of one treatment."""
-    trained = spec.trained(name, range(spec.networks))
+    trained = spec.trained(name, range(spec.networks)).model_copy(update={"snapshots": spec.kept})
     yield PlannedRun(f"{name}/train/0", trained)
     for network in range(spec.surfaces):
         around = surface.RandomPlane(member=network, seed=spec.plane_seed, span=spec.span)
         yield PlannedRun(f"{name}/random/{network}", _surface(spec, trained, around))
     yield PlannedRun(f"{name}/through/0", _surface(spec, trained, surface.ThroughPlane(margin=spec.margin)))
+    if spec.kept:
+        along = TrajectoryPlane(margin=spec.margin)
+        yield PlannedRun(f"{name}/trajectory/0", _surface(spec, trained, along))
 
 
 def _surface(spec: Spec, trained: train.Spec, plane: surface.PlaneSpec) -> surface.Spec:
@@ -96,26 +108,29 @@ def _surface(spec: Spec, trained: train.Spec, plane: surface.PlaneSpec) -> surfa
     )
 
 
-RECORDS = ("surface_cell", "surface_mark")
+RECORDS = ("surface_cell", "surface_mark", "surface_snapshot", "surface_axis")
 
 
 def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """What is known so far: tables "summary" (treatments), "planes", "surfaces" (all cells) and "marks" on them.
+    """What is known so far: "summary" (treatments), "planes", "surfaces" (all cells), "marks" and "snapshots" on them.
 
     Args:
         spec: the study.
         roles: the run that plays each role.
-        tables: "surface_cell" and "surface_mark" with a `run` column.
+        tables: those of `RECORDS` with a `run` column.
     """
     cells = landscape_results.by_surface(tables["surface_cell"], roles, ("row", "column"))
     marks = landscape_results.by_surface(tables["surface_mark"], roles, ("name",))
-    planes = landscape_results.by_plane(cells, marks, spec.cells**2)
+    snapshots = landscape_results.by_surface(tables["surface_snapshot"], roles, ("epoch",))
+    axes = landscape_results.by_surface(tables["surface_axis"], roles, ("axis",))
+    planes = landscape_results.by_plane(cells, marks, axes, spec.cells**2)
     images = surface.evaluated(spec.data, spec.split, spec.images)
     return {
         "summary": landscape_results.summary(planes, marks, spec.split, images),
         "planes": planes,
         "surfaces": cells,
         "marks": marks,
+        "snapshots": snapshots,
     }
 
 

@@ -19,13 +19,13 @@ from jobs.kinds.surface import FLAT, edge_barriers, flat_share
 from jobs.studies.lmc_results import LABELS
 from symcore.metrics import Array
 
-PLANES = ("random", "through")
+PLANES = ("random", "through", "trajectory")
 """Kinds of planes in the order in which people see them."""
 NAMES = [
     ("treatment", pa.string()),
     ("label", pa.string()),
     ("plane", pa.string()),
-    ("network", pa.int64()),  # in the middle of a random plane; 0 for the plane through three
+    ("network", pa.int64()),  # in the middle of a random plane, or whose training it is; 0 for three
 ]
 
 
@@ -69,6 +69,11 @@ PLANES_SCHEMA = pa.schema(
         ("flat_share", pa.float64()),
         ("barrier_midpoint", pa.float64()),
         ("barrier_midpoint_std", pa.float64()),
+        (
+            "explained_x",
+            pa.float64(),
+        ),  # share of a training run's squared distances to its end along each axis
+        ("explained_y", pa.float64()),
     ]
 )
 SUMMARY = pa.schema(
@@ -87,37 +92,43 @@ SUMMARY = pa.schema(
 )
 
 
-def by_plane(cells: pa.Table, marks: pa.Table, planned: int) -> pa.Table:
+def by_plane(cells: pa.Table, marks: pa.Table, axes: pa.Table, planned: int) -> pa.Table:
     """One row per surface: its networks' mean loss and accuracy, its extremes, and what it says.
 
     A random plane tells how flat the loss is, and only once it is whole; a plane through three networks the midpoint
-    barriers between them, mean and spread over the three pairs.
+    barriers between them, mean and spread over the three pairs; one along a training run how much of it the plane holds.
 
     Args:
         cells: what `by_surface` makes of surface_cell.
         marks: what `by_surface` makes of surface_mark.
+        axes: what it makes of surface_axis.
         planned: cells of a whole surface.
     """
     found: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for mark in marks.to_pylist():
         found.setdefault(tuple(mark[name] for name, _ in NAMES), {})[mark["name"]] = mark
+    explained: dict[tuple[Any, ...], dict[str, float]] = {}
+    for axis in axes.to_pylist():
+        held = explained.setdefault(tuple(axis[name] for name, _ in NAMES), {})
+        held[f"explained_{axis['axis']}"] = axis["explained"]
     rows = []
     for values, at in found.items():
         names = dict(zip((name for name, _ in NAMES), values, strict=True))
         own = cells.filter(reduce(and_, (pc.field(name) == value for name, value in names.items())))
-        rows.append(names | _plane(own["loss"].to_numpy(), at, planned))
+        told = _plane(names["plane"], own["loss"].to_numpy(), at, planned)
+        rows.append(names | told | explained.get(values, {}))
     return pa.Table.from_pylist(rows, schema=PLANES_SCHEMA)
 
 
-def _plane(losses: Array, at: Mapping[str, Mapping[str, Any]], planned: int) -> dict[str, Any]:
-    """What a surface says, from the losses of its cells and its marks by name."""
+def _plane(plane: str, losses: Array, at: Mapping[str, Mapping[str, Any]], planned: int) -> dict[str, Any]:
+    """What a surface says, from the kind of its plane, the losses of its cells and its marks by name."""
     networks = [at[name] for name in "abc" if name in at]
     row: dict[str, Any] = {name: float(np.mean([n[name] for n in networks])) for name in ("loss", "accuracy")}
     row["cells"] = len(losses)
     if len(losses) == planned:
         row |= {"lowest_loss": float(np.fmin.reduce(losses)), "highest_loss": float(np.fmax.reduce(losses))}
-        row |= {"flat_share": flat_share(losses, row["loss"])} if len(networks) == 1 else {}
-    if len(networks) == 3:
+        row |= {"flat_share": flat_share(losses, row["loss"])} if plane == "random" else {}
+    if plane == "through" and len(networks) == 3:
         barriers = edge_barriers({name: mark["loss"] for name, mark in at.items()})
         row |= _mean_and_spread("barrier_midpoint", barriers.tolist())
     return row

@@ -1,20 +1,21 @@
 """The last row of table 1 (Lim et al. 2024): linear mode connectivity of graph networks, on ogbn-arxiv in the paper.
 
-The W-Asymmetric networks here keep GELU, as the paper says; those of the authors' code have FiGLU besides. The paper
-matches neurons by their activations, this study by their weights, as in the other rows.
+The W-Asymmetric networks here keep GELU, as the paper says; those of the authors' code have FiGLU besides. As in the paper,
+neurons are matched by the inner products of their activations, where the other rows match them by their weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
 
 from jobs.kinds import interpolate
-from jobs.specs import DataName
+from jobs.specs import DataName, in_order
 from jobs.studies import lmc_recipe
-from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow, expand, headline
+from jobs.studies.lmc_recipe import ALL, RECORDS, LMCSpec, LMCTreatment, PaperRow, expand, headline
+from symcore.align.activations import ActivationMatching
 from symcore.networks.gnn import GNNSpec
 from symcore.training import TrainingSpec
 from symcore.treatments import SigmaAsymmetric
@@ -29,7 +30,7 @@ class Spec(LMCSpec):
     order: ClassVar[int] = 0
     paper: ClassVar[PaperRow] = PaperRow(
         "GNN on ogbn-arxiv",
-        {"standard": (1.475, 0.24), "rebasin": (0.269, 0.02), "sigma": (0.901, 0.11), "w": (0.095, 0.03)},
+        {"standard": (1.475, 0.24), "activations": (0.269, 0.02), "sigma": (0.901, 0.11), "w": (0.095, 0.03)},
     )
 
     kind: Literal["lmc_gnn"] = "lmc_gnn"
@@ -37,6 +38,10 @@ class Spec(LMCSpec):
     """Data set: a citation graph, which is downloaded."""
     network: GNNSpec = GNNSpec()
     """Form of every network."""
+    treatments: Annotated[tuple[LMCTreatment, ...], in_order(ALL)] = ("standard", "activations", "sigma", "w")
+    """What is compared: standard networks, the same aligned by activation matching, sigma- and W-Asymmetric networks, as in the paper; others as in the study lmc."""
+    activations: ActivationMatching = ActivationMatching(similarity="product")
+    """Settings of activation matching."""
     training: TrainingSpec = TrainingSpec(epochs=500, weight_decay=0, warmup_epochs=25, warmup_shape="linear")
     """How networks are trained: an epoch is one step on the whole graph."""
     sigma: SigmaAsymmetric = SigmaAsymmetric(std=0.01 / 16)

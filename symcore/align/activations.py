@@ -41,7 +41,7 @@ class ActivationMatching(Settings):
     similarity: Similarity = "correlation"
     """Of two neurons: the inner product of their features, or Pearson's correlation."""
     images: int = Field(default=10_000, ge=1)
-    """Neurons are compared on the first so many training images, or on all where there are fewer."""
+    """Neurons are compared on the first so many training images, or on all where there are fewer; of a graph on all nodes."""
     signs: bool = True
     """Neurons may also change sign where their activation is odd, as tanh is."""
 
@@ -49,7 +49,9 @@ class ActivationMatching(Settings):
         """Matches all pairs; nothing is random."""
         del seed
         assert images is not None
-        inputs = images.normalise(images.splits["train"].images[: self.images])
+        seen = images.splits["train"].images
+        inputs = images.normalise(seen if images.graph else seen[: self.images])
+        noun = "nodes" if images.graph else "images"
 
         def one(some: Networks, own: Watch) -> Matching:
             return match(
@@ -60,10 +62,12 @@ class ActivationMatching(Settings):
                 similarity=self.similarity,
                 signs=self.signs,
                 stopping=own.stopping,
-                on_images=lambda done: own.on_progress(done, len(inputs), f"{done} of {len(inputs)} images"),
+                on_images=lambda done: own.on_progress(done, len(inputs), f"{done} of {len(inputs)} {noun}"),
+                graph=images.graph,
             )
 
-        return in_parts(networks, watch, bytes_each(networks.form, networks.example, BATCH), one)
+        together = len(inputs) if images.graph else BATCH
+        return in_parts(networks, watch, bytes_each(networks.form, networks.example, together), one)
 
 
 def _never() -> bool:

@@ -12,10 +12,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symcore.asymmetry import Parameters
-from symcore.metrics import Array
+from symcore.gradients import gradient_program
+from symcore.metrics import ROWS, Array
 from symcore.randomness import stream
 
 Tensors = Mapping[str, Tensor]
@@ -33,8 +34,68 @@ def direction(kind: Kind, origin: Tensors, seed: int, trainable: Tensors | None 
     found = {}
     for name, weight in origin.items():
         drawn = torch.from_numpy(draws[kind](stream(seed, f"valley.{kind}.{name}"), weight)).to(weight)
-        found[name] = drawn * trainable[name] if trainable and name in trainable else drawn
+        found[name] = _free(drawn, name, trainable)
     return unit(found)
+
+
+def gradient_noise(
+    network: nn.Module,
+    origin: Tensors,
+    buffers: Tensors,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch: int,
+    seed: int,
+    trainable: Tensors | None = None,
+) -> Parameters:
+    """The direction of length 1 in which a minibatch's gradient differs from that over all images (the noise of SGD).
+
+    Args:
+        network: the module.
+        origin: weights of one network, [*shape].
+        buffers: the module's, [*shape].
+        images: normalised, [image, *input_shape], on the weights' device.
+        labels: [image].
+        batch: images of the minibatch.
+        seed: of which ones they are.
+        trainable: D of those parameters that have fixed entries, [*shape].
+    """
+    program = gradient_program(network, list(origin), stacked_buffers=False)
+    weights = [w.unsqueeze(0) for w in origin.values()]
+
+    def gradient(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        _, *found = program([*weights, *buffers.values(), x.unsqueeze(0), y.unsqueeze(0)])
+        return tuple(found)
+
+    whole = [torch.zeros_like(w) for w in weights]
+    size = ROWS[images.device.type]
+    for x, y in zip(images.split(size), labels.split(size), strict=True):
+        for total, part in zip(whole, gradient(x, y), strict=True):
+            total.add_(part, alpha=len(x) / len(images))
+    chosen = torch.from_numpy(stream(seed, "minibatch").choice(len(images), batch, replace=False))
+    own = gradient(images[chosen.to(images.device)], labels[chosen.to(labels.device)])
+    return unit(
+        {
+            name: _free((part - total)[0], name, trainable)
+            for name, part, total in zip(origin, own, whole, strict=True)
+        }
+    )
+
+
+def _free(step: Tensor, name: str, trainable: Tensors | None) -> Tensor:
+    """A step of one parameter without what D fixes."""
+    return step * trainable[name] if trainable and name in trainable else step
+
+
+def mean(points: Tensors) -> Parameters:
+    """The average of several networks' weights, [point, *shape] -> [*shape] (Izmailov et al. 2018)."""
+    return {name: w.double().mean(0).to(w.dtype) for name, w in points.items()}
+
+
+def length(parameters: Tensors) -> float:
+    """Euclidean length over all parameters."""
+    return float(torch.stack([p.double().square().sum() for p in parameters.values()]).sum().sqrt())
 
 
 def toward(origin: Tensors, other: Tensors) -> Parameters:
@@ -48,11 +109,11 @@ def unit(parameters: Tensors) -> Parameters:
     Raises:
         ValueError: if it has no length.
     """
-    length = torch.stack([p.double().square().sum() for p in parameters.values()]).sum().sqrt()
-    if not length > 0:
+    own = length(parameters)
+    if not own > 0:
         msg = "direction: it has length 0; accepted: one along which some weight changes"
         raise ValueError(msg)
-    return {name: (p / length).to(p) for name, p in parameters.items()}
+    return {name: (p / own).to(p) for name, p in parameters.items()}
 
 
 def along(origin: Tensors, step: Tensors, positions: Array) -> Parameters:

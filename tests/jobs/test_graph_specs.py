@@ -8,9 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from jobs import planning
-from jobs.kinds import inspect, train
-from jobs.specs import RunSpec, canonical_json
-from jobs.studies import lmc, lmc_gnn, matrix
+from jobs.kinds import align, curvature, inspect, train, valley
+from jobs.specs import RunSpec, canonical_json, spec_hash
+from jobs.studies import lmc, lmc_gnn, matrix, valleys
+from symcore.align.activations import ActivationMatching
 from symcore.data.sources import SOURCES
 from symcore.networks.gnn import GNNSpec
 from symcore.treatments import WAsymmetric
@@ -95,3 +96,50 @@ def test_every_preset_is_valid_and_its_gates_go_with_its_width() -> None:
     for preset in lmc_gnn.PRESETS.values():
         assert lmc_gnn.Spec.model_validate_json(canonical_json(preset)) == preset
         assert preset.sigma.std == pytest.approx(0.01 / preset.network.width**0.5)
+
+
+NORMED = {"kind": "mlp", "width": 8, "norm": "batch"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "at"),
+    [
+        ({"network": NORMED}, ("network", "norm")),
+        ({"network": {"kind": "resnet", "norm": "batch"}, "data": "cifar-10"}, ("network", "norm")),
+        ({"network": GNN, "data": "cora"}, ("data",)),
+        ({"network": GNN | {"norm": "none"}, "data": "cora"}, ("data",)),
+    ],
+)
+def test_valleys_are_refused_where_images_act_on_each_other(
+    changes: dict[str, Any], at: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValidationError, match="derivatives of the loss are taken image by image") as caught:
+        valleys.Spec.model_validate(changes)
+    (error,) = caught.value.errors()
+    assert error["loc"] == at
+
+
+@pytest.mark.parametrize(("data", "network"), [("digits", NORMED), ("cora", GNN)])
+def test_so_are_their_runs(data: str, network: dict[str, Any]) -> None:
+    source = train.Spec.model_validate(trained(data=data, network=network, seeds=(0, 1)))
+    named = spec_hash(source)
+    given = {"data": data, "source": named, "members": (0, 1)}
+    curved, slices = curvature.Spec.model_validate(given), valley.Spec.model_validate(given)
+    with pytest.raises(ValidationError, match="accepted: a run that trains other networks") as caught:
+        curvature.check_inputs(curved, {named: source})
+    assert caught.value.errors()[0]["loc"] == ("source",)
+    with pytest.raises(ValidationError, match="accepted: directions without noise") as caught:
+        valley.check_inputs(slices, {named: source})
+    assert caught.value.errors()[0]["loc"] == ("directions",)
+    valley.check_inputs(valley.Spec.model_validate(given | {"directions": ("gaussian",)}), {named: source})
+
+
+def test_activations_are_compared_on_all_nodes_as_in_the_paper() -> None:
+    runs: dict[str, RunSpec] = {run.role: run.spec for run in lmc_gnn.expand(lmc_gnn.PRESETS["smoke"])}
+    aligned, source = runs["activations/align/0"], runs["standard/train/0"]
+    assert isinstance(aligned, align.Spec)
+    assert isinstance(aligned.method, ActivationMatching)
+    assert aligned.method.similarity == "product"
+    few = aligned.model_copy(update={"method": ActivationMatching(images=1)})
+    upstream = {aligned.source: source}
+    assert align.estimate(few, upstream).flop == align.estimate(aligned, upstream).flop

@@ -12,68 +12,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from kind_tools import carried_out, records, study_tables, trained
 from pydantic import ValidationError
 
 from jobs import planning, registry, spool
-from jobs.execution import Outcome, carry_out
-from jobs.job import Job, Progress
-from jobs.kinds import surface, train
+from jobs.kinds import surface
 from jobs.kinds.surface import EDGES, FLAT, RandomPlane, ThroughPlane
-from jobs.records import decode
 from jobs.specs import RunSpec, spec_hash
-from jobs.spool import Spool
 from jobs.studies import landscape, landscape_results
-from symcore.networks.mlp import MLPSpec
+from jobs.studies.compared import PAPERS
 from symcore.population import load
 from symcore.training import TrainingSpec
-from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
+from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
 
 TREATMENTS = {"standard": Standard(), "sigma": SigmaAsymmetric(), "w": WAsymmetric()}
 CELLS = 13
-
-
-def trained(treatment: Treatment, **change: Any) -> train.Spec:
-    settings: dict[str, Any] = {
-        "data": "digits",
-        "network": MLPSpec(width=16, depth=1),
-        "treatment": treatment,
-        "training": TrainingSpec(epochs=3),
-        "seeds": (0, 1, 2),
-        "mask_seeds": () if isinstance(treatment, Standard) else (0,),
-    }
-    return train.Spec(**settings | change)
-
-
-def carried_out(
-    spec: RunSpec, folder: Path, inputs: dict[str, Path], stop_at: float | None = None
-) -> Outcome:
-    """Carries out a run in a folder; with `stop_at` it is told to end when so much of it is done."""
-    folder.mkdir(exist_ok=True)
-
-    def look(progress: Progress) -> None:
-        if stop_at is not None and progress.done >= stop_at:
-            job.stop("interrupted")
-
-    with Spool(folder / "records.spool") as opened:
-        job = Job(
-            folder,
-            opened,
-            registry.tables(),
-            device="cpu",
-            data_folder=folder,
-            inputs=inputs,
-            on_progress=look,
-        )
-        return carry_out(spec, job)
-
-
-def records(folder: Path, table: str) -> pa.Table:
-    """The rows that a run recorded in one table."""
-    decoded = (decode(payload) for _, payload in spool.read(folder / "records.spool"))
-    return pa.Table.from_batches(
-        [batch for name, batch in decoded if name == table],
-        registry.tables()[table].with_metadata({"table": table}),
-    )
 
 
 def computed(folder: Path) -> dict[str, bytes]:
@@ -258,7 +211,7 @@ def test_killed_at_any_moment_the_next_attempt_reaches_the_same_bytes(
 
 def test_what_is_fixed_stays_fixed_on_a_random_plane(networks: dict[str, tuple[str, Path]]) -> None:
     population = load(networks["w"][1] / "weights.safetensors")
-    section = surface._section(surface_of(networks["w"][0], RandomPlane(member=1)), population)
+    section = surface._around(RandomPlane(member=1), CELLS, population)
     assert population.asymmetry is not None
     for name, free in population.asymmetry.trainable.items():
         for direction in (section.plane.first, section.plane.second):
@@ -335,14 +288,19 @@ def test_every_run_comes_after_its_inputs(preset: landscape.Spec) -> None:
     for run in landscape.expand(preset.model_copy(update={"surfaces": 2})):
         assert set(run.spec.inputs()) <= made
         made.add(spec_hash(run.spec))
-    assert len(made) == 3 * 4
+    assert len(made) == 3 * 5
 
 
 def test_treatments_differ_in_nothing_but_the_treatment() -> None:
     planned = roles(landscape.Spec(surfaces=2, plane_seed=5, subset_seed=6))
     alike = [{"source"}, {"treatment", "mask_seeds"}]
-    for part, but in (("random/1", alike[0]), ("through/0", alike[0]), ("train/0", alike[1])):
-        left = [planned[f"{name}/{part}"].model_dump(exclude=but) for name in landscape.ALL]
+    for part, but in (
+        ("random/1", alike[0]),
+        ("through/0", alike[0]),
+        ("trajectory/0", alike[0]),
+        ("train/0", alike[1]),
+    ):
+        left = [planned[f"{name}/{part}"].model_dump(exclude=but) for name in PAPERS]
         assert left[0] == left[1] == left[2]
     assert planned["w/random/1"].plane == RandomPlane(member=1, seed=5)
 
@@ -395,9 +353,9 @@ def results(
     schemas = {
         name: pa.schema([pa.field("run", pa.string()), *surface.TABLES[name]]) for name in surface.TABLES
     }
+    rows = {"surface_cell": cells, "surface_mark": at}
     tables = {
-        "surface_cell": pa.Table.from_pylist(cells, schema=schemas["surface_cell"]),
-        "surface_mark": pa.Table.from_pylist(at, schema=schemas["surface_mark"]),
+        name: pa.Table.from_pylist(rows.get(name, []), schema=schema) for name, schema in schemas.items()
     }
     return landscape.results(landscape.Spec(cells=21), planned, tables)
 
@@ -457,22 +415,14 @@ def test_a_study_of_which_nothing_is_done_has_empty_tables_and_a_headline() -> N
 def test_the_smoke_study_runs_from_end_to_end(tmp_path: Path) -> None:
     """Its answer is the paper's: no barrier between W-Asymmetric networks, where standard ones have one."""
     spec = landscape.PRESETS["smoke"]
-    folders, planned, tables = {}, {}, {"surface_cell": [], "surface_mark": []}
-    for run in landscape.expand(spec):
-        name = spec_hash(run.spec)
-        folders[name], planned[run.role] = tmp_path / name, name
-        inputs = {source: folders[source] for source in run.spec.inputs()}
-        assert carried_out(run.spec, folders[name], inputs).state == "done"
-        for table, parts in tables.items():
-            rows = records(folders[name], table).replace_schema_metadata(None)
-            parts.append(rows.add_column(0, "run", pa.array([name] * len(rows), pa.string())))
-    found = landscape.results(
-        spec, planned, {name: pa.concat_tables(parts) for name, parts in tables.items()}
-    )
+    found = landscape.results(spec, *study_tables(landscape, spec, tmp_path))
     rows = {row["treatment"]: row for row in found["summary"].to_pylist()}
     assert rows["standard"]["barrier_midpoint"] > 0.3
     assert rows["w"]["barrier_midpoint"] < 0.1 * rows["standard"]["barrier_midpoint"]
-    assert found["surfaces"].num_rows == 3 * 2 * spec.cells**2
+    assert found["surfaces"].num_rows == 3 * 3 * spec.cells**2
+    assert found["snapshots"].num_rows == 3 * spec.kept
+    held = [row for row in found["planes"].to_pylist() if row["plane"] == "trajectory"]
+    assert all(0.8 < row["explained_x"] + row["explained_y"] <= 1 for row in held)
     said = landscape.headline({name: table.to_pylist() for name, table in found.items()})
     assert [row[0] for row in said.rows] == ["Standard", "σ-Asymmetric", "W-Asymmetric"]
     assert "497 test images" in said.caption

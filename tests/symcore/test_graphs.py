@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from symcore import asymmetry
 from symcore.align import activations, weights
+from symcore.align.matching import Networks, Watch
 from symcore.combinations import combine
 from symcore.data import sources
 from symcore.data.nodes import OUTSIDE
@@ -285,7 +286,11 @@ def test_both_matchings_find_a_planted_permutation() -> None:
     planted = symmetry.random(spec, stream(0, "test"), 3)
     b = symmetry.permute(a, spec, planted)
     by_weights = weights.match(one.network, a, b, x[:2])
-    by_features = activations.match(one.network, a, b, x, similarity="correlation", graph=DATA.graph)
+    both = Networks(
+        one.network, {n: torch.cat([w, b[n]]) for n, w in a.items()}, ((0, 3), (1, 4), (2, 5)), x[:2]
+    )
+    method = activations.ActivationMatching(images=1)  # of a graph all nodes count
+    by_features = method.match(both, DATA, seed=0, watch=Watch())
     for name, undone in symmetry.invert(planted).items():
         assert torch.equal(by_weights.permutations[name], undone)
         assert torch.equal(by_features.permutations[name], undone)

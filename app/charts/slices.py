@@ -1,0 +1,146 @@
+"""The loss along slices through networks: a panel per direction, all on one vertical scale, a line per treatment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app import theme
+from app.charts.quantities import LOSS, Quantity
+
+WIDTH, GAP, AXIS = 955, 34, 58
+"""Pixels that a row of panels may take, between two, and left of the first."""
+COLUMNS, SIDE, CAPTION = 3, 190, 100
+"""Panels in a row; pixels of a panel's height, and of what stands above and below it."""
+HAIRLINES = 12
+"""Slices per treatment and panel that are drawn one by one; means are over all."""
+LOWEST = 1e-6
+"""Nats below which a logarithmic scale does not reach."""
+
+
+def height(panels: int) -> int:
+    """Pixels of a figure."""
+    return -(-panels // COLUMNS) * (SIDE + CAPTION)
+
+
+def domain(values: pd.Series, quantity: Quantity, *, log: bool) -> tuple[float, float]:
+    """One scale for all panels."""
+    low, high = float(values.min()), float(values.max())
+    if quantity is not LOSS:
+        return low - 0.02 * (100 - low) - 0.1, 100.0
+    if not log:
+        return min(0.0, low), high * 1.05 or 1.0
+    low = max(low, LOWEST)
+    return 0.8 * low, max(high, 1.1 * low) * 1.25
+
+
+def figure(
+    points: pd.DataFrame,
+    panels: Mapping[str, tuple[str, str]],
+    quantity: Quantity,
+    split: str,
+    *,
+    log: bool,
+) -> alt.VConcatChart:
+    """Panels in rows of three; hairlines are single slices, thick lines their means.
+
+    Args:
+        points: Columns treatment, direction, member, draw, position, value (in the unit of `quantity`).
+        panels: By direction, what is said above it and along its horizontal axis.
+        quantity: What the values are.
+        split: The images they were measured on.
+        log: Logarithmic vertical scale, for a loss.
+    """
+    points = points.assign(role=points["treatment"].map(theme.role))
+    low, high = domain(points["value"], quantity, log=log)
+    scale = alt.Scale(domain=[low, high], nice=False, zero=False, type="log" if log else "linear", clamp=log)
+    ticks = alt.Axis(
+        tickCount=5,
+        values=decades(low, high) if log else alt.Undefined,
+        format="~g",
+        minExtent=AXIS - 20,
+        title=quantity.title(split),
+    )
+    drawn = []
+    for first in range(0, len(panels), COLUMNS):
+        row = list(panels.items())[first : first + COLUMNS]
+        shown = [
+            _panel(
+                points[points["direction"] == key],
+                heading,
+                title,
+                alt.Y("value:Q", scale=scale, title=None, axis=None if place else ticks),
+                quantity,
+            )
+            for place, (key, (heading, title)) in enumerate(row)
+        ]
+        drawn.append(alt.hconcat(*shown, spacing=GAP, bounds="flush"))
+    spoken = f"{quantity.title(split)} along slices through networks: " + "; ".join(
+        heading for heading, _ in panels.values()
+    )
+    whole = alt.vconcat(
+        *drawn,
+        spacing=26,
+        autosize=alt.AutoSizeParams(type="pad", contains="padding"),
+        description=spoken,
+        resolve=alt.Resolve(scale=alt.ScaleResolveMap(color="shared")),
+    )
+    return theme.styled(whole)
+
+
+def _panel(points: pd.DataFrame, heading: str, title: str, y: alt.Y, quantity: Quantity) -> alt.LayerChart:
+    """One direction; only the first panel of a row says what the vertical axis is."""
+    means = points.groupby(["treatment", "role", "position"], sort=False)["value"].mean().reset_index()
+    means = means.assign(label=means["treatment"].map(lambda key: theme.treatment(key).label))
+    reach = float(points["position"].abs().max()) if len(points) else 1.0
+    across = alt.Scale(domain=[-reach, reach], nice=False)
+    x = alt.X("position:Q", title=title, scale=across, axis=alt.Axis(tickCount=5, labelFlush=False))
+    tips = [
+        alt.Tooltip("label:N", title="treatment"),
+        alt.Tooltip("position:Q", format=".2f"),
+        alt.Tooltip("value:Q", title=f"mean {quantity.key}", format=f".{quantity.digits}f"),
+    ]
+    middle = alt.Chart(pd.DataFrame({"position": [0.0]}))
+    single = alt.Chart(hairlines(points)).encode(
+        x=x, y=y, color=theme.paint("role"), detail=["treatment:N", "member:N", "draw:N"]
+    )
+    mean = alt.Chart(means).encode(x=x, y=y, color=theme.paint("role"))
+    layers = [
+        middle.mark_rule(strokeDash=[4, 3], strokeWidth=1, tooltip=None).encode(
+            x=x, color=theme.fixed("rule")
+        ),
+        single.mark_line(strokeWidth=0.8, opacity=0.4, clip=True, tooltip=None),
+        mean.mark_line(strokeWidth=2.5, strokeCap="round", clip=True, tooltip=None).encode(
+            detail="treatment:N"
+        ),
+        mean.mark_circle(size=70, opacity=0).encode(tooltip=tips),
+    ]
+    name = alt.TitleParams(
+        heading,
+        anchor="start",
+        frame="group",
+        fontSize=12.5,
+        fontWeight=600,
+        color=alt.ExprRef("scale('color', 'ink')"),
+        offset=8,
+    )
+    width = (WIDTH - AXIS - GAP * (COLUMNS - 1)) // COLUMNS
+    return alt.layer(*layers, width=width, height=SIDE, title=name)
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Powers of ten on a logarithmic scale, with 3 times each where they are few."""
+    powers = [10.0**power for power in range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)]
+    if len(powers) > 2:
+        return powers
+    return [step * power for power in [0.1 * powers[0] if powers else low, *powers] for step in (1, 3)]
+
+
+def hairlines(points: pd.DataFrame) -> pd.DataFrame:
+    """The points of at most `HAIRLINES` slices per treatment."""
+    named = points["member"].astype(str) + "/" + points["draw"].astype(str)
+    rank = named.groupby(points["treatment"], sort=False).transform(lambda names: pd.factorize(names)[0])
+    return points[rank < HAIRLINES]

@@ -1,0 +1,189 @@
+"""Results of a study of low paths: straight and curved paths on one scale, and what moving single layers does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import pyarrow as pa
+import streamlit as st
+
+from app import parts, queries
+from app.charts import lanes, paths, tables
+from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
+from app.charts.tables import Column
+from jobs.studies.curves_results import FORMS
+
+Results = Mapping[str, pa.Table]
+Content = str | Callable[[], bytes]
+HEADINGS = {"straight": "On the straight line", "curve": "On the Bezier curve"}
+ORDERS = {
+    "single": "One layer alone",
+    "bottom": "All from the input up to it",
+    "top": "All from it up to the output",
+}
+MOVED = {"averaged": "rise_midway", "exchanged": "rise_end"}
+"""Where the layers that move are: halfway between both networks, or those of the second."""
+
+
+def draw(study: Mapping[str, Any], results: Results) -> None:
+    """The view, with a dash or a placeholder for what is not there yet."""
+    spec = study["spec"]
+    with st.container(horizontal=True, gap="medium"):
+        split = parts.choice("Images", "split", ["test", "train"])
+        quantity = QUANTITIES[parts.choice("Quantity", "quantity", list(QUANTITIES))]
+    summary = results["summary"].to_pandas()
+    st.html(cards(spec["treatments"], summary, quantity, split, planned=spec["pairs"]))
+    what = "drop of the accuracy below" if quantity is ACCURACY else "rise of the loss above"
+    parts.note(
+        f"Highest {what} the straight line between the ends' values, in {quantity.barrier_unit} on the {split} images, "
+        "on the Bezier curve and on the straight line between the two networks of a pair: mean ± sample standard deviation "
+        "over pairs."
+    )
+    _paths(spec, results, quantity, split)
+    _layers(spec, results, quantity, split)
+    _table(study["study"], spec, summary, quantity, split)
+
+
+BRIEF = "Highest rise of the test loss on the Bezier curve (nats)"
+"""What the numbers of `brief` are."""
+
+
+def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) -> None:
+    """The answer alone, in one line or as cards."""
+    spec, summary = study["spec"], results["summary"].to_pandas()
+    if large:
+        st.html(cards(spec["treatments"], summary, LOSS, "test", planned=spec["pairs"]))
+        return
+    rows = _rows(spec["treatments"], summary, LOSS, "test", "curve")
+    cells = zip(rows["barrier_maximum"], rows["barrier_maximum_std"], strict=True)
+    st.html(tables.in_line(dict(zip(rows.index, cells, strict=True)), LOSS.digits))
+
+
+def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, Content]]:
+    """What can be downloaded beside the table: file name -> (label, content or what makes it)."""
+    name, points = study["study"], results["layer_points"]
+    found: dict[str, tuple[str, Content]] = {}
+    for key, label in (("pairs", "Barriers of each pair"), ("layers", "Rises of each layer")):
+        found[f"{name}-{key}.csv"] = f"{label} (CSV)", tables.csv(results[key].to_pandas())
+    for key, label, table in (
+        ("paths", "All points of whole paths", results["paths"]),
+        ("layer-points", "All points of layer-wise paths", points),
+    ):
+        found[f"{name}-{key}.csv"] = f"{label} (CSV)", lambda t=table: tables.csv(t.to_pandas()).encode()
+        found[f"{name}-{key}.parquet"] = f"{label} (Parquet)", lambda t=table: tables.parquet(t)
+    return found
+
+
+def _rows(
+    treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str, form: str
+) -> pd.DataFrame:
+    """The summary of one form of path by treatment, in the unit that people read; NaN where nothing is done yet."""
+    chosen = tables.selected(summary[summary["form"] == form], quantity, split)
+    return chosen.set_index("treatment").reindex(list(treatments))
+
+
+def cards(
+    treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str, *, planned: int
+) -> str:
+    """A card per treatment with the highest rise on its curves, and under it that on straight lines, as HTML."""
+    curve, straight = (_rows(treatments, summary, quantity, split, form) for form in ("curve", "straight"))
+    drawn = []
+    for key in treatments:
+        values = [
+            tables.with_spread(
+                at.loc[key, "barrier_maximum"],
+                at.loc[key, "barrier_maximum_std"],
+                quantity.digits,
+                quantity.digits,
+            )
+            for at in (curve, straight)
+        ]
+        done = curve.loc[key, "pairs"]
+        known = 0 if pd.isna(done) else int(done)
+        counted = f"n = {known}" if known == planned else f"{known} of {planned} pairs"
+        drawn.append(tables.card(key, values[0], f"straight line {values[1]} · {counted}"))
+    return f'<div class="lab-cards">{"".join(drawn)}</div>'
+
+
+def _paths(spec: Mapping[str, Any], results: Results, quantity: Quantity, split: str) -> None:
+    """Both forms beside each other on one scale."""
+    points = queries.paths(results, quantity, split, columns=("form",))
+    scale = paths.domain(points, quantity) if len(points) else None
+    for form, column in zip(FORMS, st.columns(2, gap="medium"), strict=True):
+        own = points[points["form"] == form]
+        with column:
+            st.subheader(HEADINGS[form], anchor=False)
+            words = "Bezier curve" if form == "curve" else "straight path"
+            drawing = paths.interpolation(own, quantity, split, scale, words) if len(own) else None
+            parts.chart(drawing, paths.HEIGHT, f"paths-{form}")
+    bends = "one bend between them is" if spec["bends"] == 1 else f"{spec['bends']} bends between them are"
+    parts.note(
+        f"<b>Bezier curve</b> (Garipov et al. 2018): its ends are the two networks and stay as they are; {bends} "
+        f"trained for {spec['bend']['epochs']} epochs to lower the train loss at points drawn uniformly from the "
+        "curve. Weights that are fixed stay fixed. Lines are means over pairs, bands one sample standard deviation, "
+        "hairlines single pairs; both charts share one scale."
+    )
+
+
+def _layers(spec: Mapping[str, Any], results: Results, quantity: Quantity, split: str) -> None:
+    """What moving layers does, a panel for each order, a row for each layer."""
+    st.subheader("Layer by layer", anchor=False)
+    moved = parts.choice("The layers are", "moved", list(MOVED))
+    frame = queries.layers(results["layers"], quantity, split, MOVED[moved])
+    rows = {
+        str(layer): name for layer, name in frame[["layer", "name"]].drop_duplicates().itertuples(index=False)
+    }
+    panels = {ORDERS[order]: frame[frame["order"] == order] for order in spec["orders"]}
+    change = "drop of" if quantity is ACCURACY else "rise of"
+    axis = lanes.Axis(
+        f"{change} {split} {quantity.key} ({quantity.barrier_symbol})", quantity.digits, rule=0.0
+    )
+    told = [alt.Tooltip("name:N", title="layer"), alt.Tooltip("pair:O", title="pair")]
+    st.html(tables.legend(spec["treatments"]))
+    drawing = lanes.figure(panels, rows, spec["treatments"], axis, told) if len(frame) else None
+    parts.chart(drawing, lanes.height(len(rows) or 4, len(spec["treatments"])), "layers", width="content")
+    where = "halfway between both networks" if moved == "averaged" else "those of the second network"
+    parts.note(
+        f"<b>Layer-wise paths</b> (Adilova et al. 2024): the layers that move are {where}, all others the first network's; "
+        f"how far the {quantity.key} is then from that of the first network. A dot is a pair, a bar the mean; all panels "
+        "share one scale. The last row of “from the input” and the first of “to the output” move all layers."
+    )
+
+
+def _table(
+    study: str, spec: Mapping[str, Any], summary: pd.DataFrame, quantity: Quantity, split: str
+) -> None:
+    told = columns(spec["treatments"], summary, quantity, split)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.subheader("Table", anchor=False, width="stretch")
+        hint = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
+        parts.download("CSV", tables.csv(summary), f"{study}.csv", hint)
+        note = f"{split} {quantity.key} on paths: mean and sample standard deviation over pairs"
+        latex = tables.booktabs(spec["treatments"], told, note)
+        parts.download("LaTeX", latex, f"{study}-{split}-{quantity.key}.tex", "This table, for booktabs.")
+    st.html(tables.table(spec["treatments"], told))
+
+
+def columns(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> list[Column]:
+    """What is told of each treatment: both barriers on both forms of path, the endpoints, the number of pairs."""
+
+    def column(title: str, unit: str, rows: pd.DataFrame, name: str, digits: int) -> Column:
+        none = [float("nan")] * len(rows)
+        return Column(
+            title, unit, list(zip(rows[name], rows.get(f"{name}_std", none), strict=True)), digits, digits
+        )
+
+    found = []
+    by_form = {form: _rows(treatments, summary, quantity, split, form) for form in FORMS}
+    for form, words in (("straight", "Straight"), ("curve", "Curve")):
+        for which in ("midpoint", "maximum"):
+            title = f"{words}, {which}"
+            found.append(
+                column(title, quantity.barrier_unit, by_form[form], f"barrier_{which}", quantity.digits)
+            )
+    ends = by_form["straight"]
+    found.append(column(f"Endpoint {split} {quantity.key}", quantity.unit, ends, "endpoint", quantity.digits))
+    return [*found, column("Pairs", "n", ends, "pairs", 0)]

@@ -1,0 +1,132 @@
+"""The layerwise kind: loss on the way from one network to itself with some layers of another, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.designs import blueprint, size
+from jobs.estimates import Estimate
+from jobs.inputs import dataset
+from jobs.job import Job
+from jobs.kinds.ends import PairsSpec, check_ends, ends
+from jobs.kinds.interpolate import Points, Splits
+from jobs.kinds.train import Spec as TrainSpec
+from jobs.specs import RunSpec, SpecHash, in_order
+from symcore.data.sources import SOURCES
+from symcore.landscape.layerwise import ORDERS, Order, grafted, layers, moving
+from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
+from symcore.metrics import Evaluator, rows_at_once
+from symcore.precision import Precision, arithmetic
+
+
+class Spec(PairsSpec):
+    """Layer-wise paths between pairs of one trained population (Adilova et al. 2024)."""
+
+    kind: Literal["layerwise"] = "layerwise"
+    version: Literal[1] = 1
+    orders: Annotated[tuple[Order, ...], in_order(ORDERS)] = ORDERS
+    """Which layers move at a time: one alone, all from the input up to it, all from it up to the output."""
+    points: Points = 25
+    """Points on each path, endpoints included; odd."""
+    splits: Splits = ("test",)
+    """Parts of the data set that every point is evaluated on."""
+    precision: Precision = "float32"
+    """Arithmetic of matrix products."""
+
+
+TABLES = {
+    "layer_point": pa.schema(
+        [
+            pa.field("pair", pa.int16(), nullable=False),  # place in the spec's pairs
+            pa.field(
+                "order", pa.string(), nullable=False
+            ),  # which layers move, see symcore.landscape.layerwise
+            pa.field("layer", pa.int16(), nullable=False),  # from the input, from 0
+            pa.field("name", pa.string(), nullable=False),  # of the module
+            pa.field("alpha", pa.float64(), nullable=False),  # 0: a's weights, 1: b's in the layers that move
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("loss", pa.float64(), nullable=False),  # mean cross-entropy, nats
+            pa.field("accuracy", pa.float64(), nullable=False),  # 0 to 1
+        ]
+    )
+}
+
+
+def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
+    """Makes sure that the networks exist, on this data, and are aligned pair by pair; see `check_ends`."""
+    check_ends(spec, upstream)
+
+
+def title(spec: Spec) -> str:
+    """Whose layers are exchanged."""
+    aligned = " aligned" if spec.alignment else ""
+    return f"Evaluate layer-wise paths of {len(spec.pairs)}{aligned} pairs on {spec.data}"
+
+
+def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
+    """One forward pass per order, layer, point and image."""
+    source = upstream[spec.source]
+    assert isinstance(source, TrainSpec)
+    one = size(source.network, spec.data)
+    network = blueprint(source.network, spec.data)
+    paths = len(spec.orders) * len(layers({n: p.unsqueeze(0) for n, p in network.named_parameters()}))
+    networks = len(spec.pairs) * spec.points * paths
+    images = sum(SOURCES[spec.data].sizes[split] for split in spec.splits)
+    at_once = min(len(spec.pairs) * spec.points, PATHS_AT_ONCE["cpu"])
+    rows = rows_at_once("cpu", one.largest)
+    return Estimate(
+        flop=float(one.forward_flop) * networks * images,
+        bytes_memory=4 * (2 * at_once * one.parameters + 4 * rows * one.activations),
+        steps=-(-networks * images // rows),
+    )
+
+
+def execute(spec: Spec, job: Job) -> dict[str, float]:
+    """Evaluates every path on every split.
+
+    Raises:
+        StoppedError: if the job was asked to stop; it starts again from the beginning.
+    """
+    images = dataset(spec, job)
+    first, a, b = ends(spec, job)
+    evaluator = Evaluator(
+        first.network,
+        images,
+        stacked_buffers=first.stacked,
+        in_bfloat16=spec.precision == "bfloat16",
+        on_chunk=job.pause_point,
+    )
+    found = layers(a)
+    names = list(found)
+    planned = [(s, o, layer) for s in spec.splits for o in spec.orders for layer in range(len(names))]
+    rises: dict[str, list[float]] = {}
+    with arithmetic(spec.precision):
+        for done, (split, order, layer) in enumerate(planned):
+            job.progress(done, len(planned), f"{split} split, {names[layer]}")
+            taken = [found[names[place]] for place in moving(layer, len(names), order)]
+            path = linear_path(evaluator, a, grafted(a, b, taken), first.buffers, split, alphas(spec.points))
+            _record(job, path, split=split, order=order, layer=layer, name=names[layer])
+            rise = float((path.loss[:, spec.points // 2] - path.loss[:, 0]).mean())
+            rises.setdefault(f"{split}/{order}, highest rise midway", []).append(rise)
+    job.progress(len(planned), len(planned))
+    return {name: max(values) for name, values in rises.items()}
+
+
+def _record(job: Job, path: PathPoints, *, split: str, order: Order, layer: int, name: str) -> None:
+    pairs, points = path.loss.shape
+    rows = pairs * points
+    job.emit(
+        "layer_point",
+        pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
+        order=[order] * rows,
+        layer=np.full(rows, layer, dtype=np.int16),
+        name=[name] * rows,
+        alpha=np.tile(alphas(points), pairs),
+        split=[split] * rows,
+        loss=path.loss.ravel(),
+        accuracy=path.accuracy.ravel(),
+    )

@@ -1,0 +1,271 @@
+"""The valley kind: slices of the loss through trained networks, and through the average of a training run's end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, NamedTuple, Self, get_args
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from jobs.designs import check_separate_images, field_error, size
+from jobs.estimates import Estimate
+from jobs.inputs import dataset, population, snapshots
+from jobs.job import Job
+from jobs.kinds.align import check_data, trained_source
+from jobs.kinds.interpolate import Points, Splits
+from jobs.kinds.members import Members, check_gates, check_members, single, trainable
+from jobs.kinds.surface import Images, evaluated
+from jobs.kinds.train import Seed
+from jobs.kinds.train import Spec as TrainSpec
+from jobs.specs import DataRunSpec, RunSpec, SpecHash, in_order
+from symcore.asymmetry import Parameters
+from symcore.data.sources import Dataset
+from symcore.landscape.surfaces import subset
+from symcore.landscape.valleys import Kind, direction, gradient_noise, length, mean, toward, unit
+from symcore.metrics import Array, Evaluator, rows_at_once
+from symcore.population import Population
+from symcore.precision import Precision, arithmetic
+
+Direction = Literal["gaussian", "uniform", "sign", "noise", "between", "average"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+RANDOM: tuple[Kind, ...] = get_args(Kind)
+DRAWN = (*RANDOM, "noise")
+"""Directions of which any number can be drawn, in lengths of the network's weights; the others lead to a network."""
+WITHOUT_NOISE = "directions without noise"
+"""What is accepted where the noise of SGD, gradients image by image, cannot be had."""
+
+
+class Spec(DataRunSpec):
+    """One-dimensional slices of the loss through trained networks (He, Huang and Yuan 2019)."""
+
+    kind: Literal["valley"] = "valley"
+    version: Literal[1] = 1
+    source: SpecHash
+    """The train run whose networks are looked at."""
+    members: Members
+    """Which of its networks."""
+    directions: Annotated[tuple[Direction, ...], in_order(DIRECTIONS)] = DIRECTIONS[:-1]
+    """Normal; uniform in [0, 1]; |normal| with each weight's sign; SGD's noise; to the next network; from a weight average to the end of training."""
+    draws: int = Field(default=3, ge=1, le=1000)
+    """Random directions of each kind, and minibatches whose gradients are the noise."""
+    batch: int = Field(default=64, ge=1, le=65_536)
+    """Images of such a minibatch."""
+    averaged: int = Field(default=4, ge=1, le=1000)
+    """Snapshots before the end that the weight average is over, beside the end itself."""
+    points: Points = 41
+    """Points on each slice; odd."""
+    span: float = Field(default=1.0, gt=0, le=100)
+    """How far slices along drawn directions reach to both sides, in lengths of the weights that are trained."""
+    distances: float = Field(default=2.0, gt=0, le=100)
+    """How far slices that lead to a network reach to both sides, in distances to it."""
+    splits: Splits = ("train", "test")
+    """Parts of the data set that every point is evaluated on."""
+    images: Images = 2000
+    """Images of each that are drawn, the same for every point, as many of each class as can be; 0: all."""
+    subset_seed: Seed = 0
+    """Seeds which images are drawn."""
+    seed: Seed = 0
+    """Seeds the directions; each next draw counts one up."""
+    precision: Precision = "float32"
+    """Arithmetic of matrix products."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if "between" in self.directions and len(self.members) < 2:
+            msg = f"{list(self.members)} has no next network; accepted: two or more, or directions without between"
+            raise field_error(Spec, ("members",), self.members, msg)
+        return self
+
+    def inputs(self) -> tuple[SpecHash, ...]:
+        """The train run."""
+        return (self.source,)
+
+
+TABLES = {
+    "valley_point": pa.schema(
+        [
+            pa.field("member", pa.int32(), nullable=False),
+            pa.field("direction", pa.string(), nullable=False),
+            pa.field("draw", pa.int32(), nullable=False),  # 0 where nothing is drawn
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("position", pa.float64(), nullable=False),  # 0 at the network, or at the weight average
+            pa.field("loss", pa.float64(), nullable=False),  # mean cross-entropy, nats
+            pa.field("accuracy", pa.float64(), nullable=False),  # 0 to 1
+        ]
+    ),
+    "valley_slice": pa.schema(
+        [
+            pa.field("member", pa.int32(), nullable=False),
+            pa.field("direction", pa.string(), nullable=False),
+            pa.field("draw", pa.int32(), nullable=False),
+            pa.field("length", pa.float64(), nullable=False),  # distance between weights from position 0 to 1
+        ]
+    ),
+}
+
+
+def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
+    """Makes sure that the networks exist, on this data, with the snapshots and the loss that the directions need.
+
+    Raises:
+        ValidationError: pointing at the field that does not fit, with what is accepted.
+    """
+    source = trained_source(Spec, spec.source, (), upstream)
+    if source is None:
+        return
+    check_data(Spec, spec.data, spec.source, source)
+    check_members(Spec, spec.members, spec.source, len(source.seeds))
+    if "noise" in spec.directions:
+        check_separate_images(
+            Spec, ("directions",), source.network, source.data, value=spec.directions, accepted=WITHOUT_NOISE
+        )
+    if "average" in spec.directions and source.snapshots < spec.averaged:
+        msg = f"{spec.averaged}; source {spec.source} keeps {source.snapshots} snapshots; accepted: as many or fewer"
+        raise field_error(Spec, ("averaged",), spec.averaged, msg)
+
+
+def title(spec: Spec) -> str:
+    """How many slices through how many networks."""
+    networks = f"{len(spec.members)} network{'s' if len(spec.members) > 1 else ''}"
+    return f"Evaluate {_slices(spec)} slices through each of {networks} on {spec.data}"
+
+
+def _slices(spec: Spec) -> int:
+    return sum(spec.draws if name in DRAWN else 1 for name in spec.directions)
+
+
+def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
+    """One forward pass per point and image."""
+    source = upstream[spec.source]
+    assert isinstance(source, TrainSpec)
+    one = size(source.network, spec.data)
+    images = sum(evaluated(spec.data, split, spec.images) for split in spec.splits)
+    work = len(spec.members) * _slices(spec) * spec.points * images
+    rows = rows_at_once("cpu", one.largest)
+    return Estimate(
+        flop=float(one.forward_flop) * work,
+        bytes_memory=4 * ((spec.points + 3) * one.parameters + 4 * rows * one.activations),
+        steps=-(-work // rows),
+    )
+
+
+class Slice(NamedTuple):
+    """A line through weights; position 1 is one step from the origin."""
+
+    direction: Direction
+    draw: int
+    origin: Parameters
+    step: Parameters
+
+
+def execute(spec: Spec, job: Job) -> dict[str, float]:
+    """Evaluates every point of every slice on every split.
+
+    Raises:
+        StoppedError: if the job was asked to stop; it starts again from the beginning.
+        ValueError: if networks that a slice joins have different gates.
+    """
+    trained, images = population(spec.source, job), dataset(spec, job)
+    check_members(Spec, spec.members, spec.source, trained.size)
+    if "between" in spec.directions:
+        check_gates("members", spec.members, trained)
+    for split in spec.splits:
+        images = subset(images, split, evaluated(spec.data, split, spec.images), spec.subset_seed)
+    evaluator = Evaluator(trained.network, images, on_chunk=job.pause_point)
+    done, total = 0, len(spec.members) * _slices(spec)
+    with arithmetic(spec.precision):
+        for place, member in enumerate(spec.members):
+            one = trained.select([member])
+            for line in _lines(spec, place, one, trained, images, job):
+                job.progress(done, total, f"network {member}, {line.direction}")
+                _evaluate(spec, member, line, evaluator, one.buffers, job)
+                done += 1
+    job.progress(done, total)
+    return {"slices": float(total)}
+
+
+def _lines(
+    spec: Spec, place: int, one: Population, trained: Population, images: Dataset, job: Job
+) -> Iterator[Slice]:
+    """All slices through the network at a place of the spec's members."""
+    origin, free = single(one.effective()), trainable(one)
+    reach = length({n: w * free[n] if free and n in free else w for n, w in origin.items()})
+    for name in spec.directions:
+        if name == "between":
+            other = trained.select([spec.members[(place + 1) % len(spec.members)]])
+            yield _joining(name, origin, single(other.effective()))
+        elif name == "average":
+            yield _joining(name, _average(spec, spec.members[place], origin, job), origin)
+        else:
+            for draw in range(spec.draws):
+                own = _drawn(spec, name, draw, one, images)
+                yield Slice(name, draw, origin, {n: s * reach for n, s in own.items()})
+
+
+def _joining(name: Direction, origin: Parameters, other: Parameters) -> Slice:
+    """The line from one network (0) to another (1)."""
+    unit(toward(origin, other))  # refuses two that are the same
+    return Slice(name, 0, origin, {n: other[n] - w for n, w in origin.items()})
+
+
+def _average(spec: Spec, member: int, end: Parameters, job: Job) -> Parameters:
+    """The average of a network's last snapshots and its end."""
+    kept = [
+        single(one.effective())
+        for one in list(snapshots(spec.source, member, job).values())[-spec.averaged :]
+    ]
+    return mean({name: torch.stack([*(one[name] for one in kept), w]) for name, w in end.items()})
+
+
+def _drawn(spec: Spec, name: str, draw: int, one: Population, images: Dataset) -> Parameters:
+    """A direction of length 1 through a network."""
+    origin, free, seed = single(one.effective()), trainable(one), spec.seed + draw
+    for kind in RANDOM:
+        if name == kind:
+            return direction(kind, origin, seed, free)
+    train = images.splits["train"]
+    inputs, batch = images.normalise(train.images), min(spec.batch, len(train))
+    return gradient_noise(
+        one.network, origin, one.buffers, inputs, train.labels, batch=batch, seed=seed, trainable=free
+    )
+
+
+def _evaluate(
+    spec: Spec, member: int, line: Slice, evaluator: Evaluator, buffers: Mapping[str, Tensor], job: Job
+) -> None:
+    reach = spec.span if line.direction in DRAWN else spec.distances
+    positions = np.linspace(-reach, reach, spec.points)
+    few = {name: torch.stack([w, line.step[name]]) for name, w in line.origin.items()}
+    like = next(iter(few.values()))
+    columns = np.stack([np.ones_like(positions), positions], axis=1)
+    coefficients = torch.as_tensor(columns, dtype=like.dtype, device=like.device)
+    for split in spec.splits:
+        found = evaluator.combinations(coefficients, few, buffers, split)
+        _record(job, member, line, split, positions, found)
+    job.emit(
+        "valley_slice",
+        member=np.array([member], dtype=np.int32),
+        direction=[line.direction],
+        draw=np.array([line.draw], dtype=np.int32),
+        length=[length(line.step)],
+    )
+
+
+def _record(
+    job: Job, member: int, line: Slice, split: str, positions: Array, found: tuple[Array, Array]
+) -> None:
+    points = len(positions)
+    job.emit(
+        "valley_point",
+        member=np.full(points, member, dtype=np.int32),
+        direction=[line.direction] * points,
+        draw=np.full(points, line.draw, dtype=np.int32),
+        split=[split] * points,
+        position=positions,
+        loss=found[0],
+        accuracy=found[1],
+    )

@@ -1,0 +1,44 @@
+"""Layer-wise paths: from a network to the same network with some layers of another (Adilova et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from symcore.asymmetry import Parameters
+
+Order = Literal["single", "bottom", "top"]
+"""Which layers move: one alone, all from the input up to it, or all from it up to the output."""
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+def layers(parameters: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Names of the parameters of each layer, in the module's order.
+
+    A layer is a module with weight matrices or kernels, and what follows it without any, such as the norm behind it.
+    """
+    found: dict[str, list[str]] = {}
+    matrices = {_owner(name) for name, p in parameters.items() if p.ndim > 2}  # [member, row, column, ...]
+    current = ""
+    for name in parameters:
+        if _owner(name) in matrices or not found:
+            current = _owner(name)
+        found.setdefault(current, []).append(name)
+    return found
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def moving(layer: int, count: int, order: Order) -> range:
+    """Places of the layers that move, of `count`."""
+    return {"single": range(layer, layer + 1), "bottom": range(layer + 1), "top": range(layer, count)}[order]
+
+
+def grafted(a: Mapping[str, Tensor], b: Mapping[str, Tensor], taken: Iterable[Sequence[str]]) -> Parameters:
+    """Network a with the parameters of some layers from b, each given by its names."""
+    names = {name for layer in taken for name in layer}
+    return {name: b[name] if name in names else weights for name, weights in a.items()}

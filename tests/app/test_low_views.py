@@ -1,0 +1,181 @@
+"""Pages of low paths and of valleys, and charts as files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import made_up
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Visit
+from streamlit.testing.v1 import AppTest
+
+from app import theme, views
+from app.charts import images, lanes, paths, slices, tables
+from app.charts.quantities import LOSS
+from jobs import offline, queries
+from jobs.progress_line import ProgressLine
+from jobs.service import Service
+from jobs.studies import curves, valleys
+from symcore.networks.mlp import MLPSpec
+from symcore.training import TrainingSpec
+
+SMALL: dict[str, Any] = {"network": MLPSpec(width=16, depth=1), "training": TrainingSpec(epochs=3)}
+SPECS = {
+    "curves": curves.Spec(**SMALL, bend=TrainingSpec(epochs=2), pairs=2, points=5),
+    "valleys": valleys.Spec(**SMALL, networks=2, draws=1, points=9, images=100, steps=6, probes=4),
+}
+HEADINGS = {
+    "curves": ["On the straight line", "On the Bezier curve", "Layer by layer", "Table", "Runs"],
+    "valleys": ["Slices through networks", "How lopsided valleys are", "Curvature", "Table", "Runs"],
+}
+
+
+@pytest.fixture(scope="module")
+def carried_out(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small study of each kind, carried out without a server."""
+    found = {}
+    for name, spec in SPECS.items():
+        out = tmp_path_factory.mktemp("out") / name
+        offline.prepare(spec, out, resume=False)
+        place = offline.Place(out, out / "data", "cpu")
+        assert offline.study(spec, place, offline.Stop(), ProgressLine(sys.stderr)).state == "done"
+        found[name] = out
+    return found
+
+
+def words(page: AppTest) -> str:
+    said = [*page.html, *page.subheader, *page.caption, *page.markdown]
+    return "\n".join(str(element.value if hasattr(element, "value") else element.proto) for element in said)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_finished_study_shows_its_cards_charts_and_files(
+    lab: Service, visit: Visit, carried_out: dict[str, Path], name: str
+) -> None:
+    lab.import_folder(carried_out[name])
+    (study,) = queries.studies(lab.store)["study"].to_pylist()
+    page = visit("study", id=study)
+    assert [heading.value for heading in page.subheader] == HEADINGS[name]
+    cards = {"curves": 4, "valleys": 3}[name]
+    assert words(page).count('class="lab-card"') == cards
+    assert "n = 2" in words(page)
+    for url in ("", "studies"):
+        assert "lab-" in words(visit(url))
+    view = views.view(name)
+    assert view is not None
+    files = view.exports(queries.study(lab.store, study), lab.results(study))
+    for file, (_, content) in files.items():
+        made = content() if callable(content) else content.encode()
+        assert made.startswith(b"PAR1") if file.endswith("parquet") else made.count(b"\n") > 3
+    for run in queries.study(lab.store, study)["runs"]:
+        visit("run", id=run["run"])
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_study_on_its_way_keeps_places(lab: Service, visit: Visit, name: str) -> None:
+    study = lab.submit(SPECS[name])
+    assert "0 of 2" in words(visit("study", id=study))
+
+
+def test_choices_of_a_study_of_curves_are_in_the_address(
+    lab: Service, visit: Visit, carried_out: dict[str, Path]
+) -> None:
+    lab.import_folder(carried_out["curves"])
+    (study,) = queries.studies(lab.store)["study"].to_pylist()
+    said = words(visit("study", id=study, moved="exchanged", split="train", quantity="accuracy"))
+    assert "those of the second network" in said
+    assert "percentage points on the train images" in said
+
+
+ORDER = ["standard", "w"]
+
+
+def measured() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"row": row, "treatment": key, "value": value, "name": row}
+            for row in ("top", "bottom")
+            for key in ORDER
+            for value in (0.5, 2.0, np.nan)
+        ]
+    )
+
+
+def test_lanes_of_a_row_lie_beside_each_other_and_between_its_neighbours() -> None:
+    placed = lanes.placed(measured(), ["top", "bottom"], ORDER)
+    assert len(placed) == 2 * 2 * 2  # what is no number has no dot
+    at = placed.groupby(["row", "treatment"])["y"].agg(["min", "max"])
+    assert (at["min"] == at["max"]).all()
+    assert at["min"].is_unique
+    for row, name in enumerate(("top", "bottom")):
+        assert (placed.loc[placed["row"] == name, "y"].round() == row).all()
+
+
+def test_panels_of_lanes_share_one_scale_with_the_rule_on_it() -> None:
+    axis = lanes.Axis("ratio", 2, log=True, rule=1.0, middle="median")
+    frame = measured()
+    drawing = lanes.figure(
+        {"a": frame, "b": frame.assign(value=10 * frame["value"])},
+        {"top": "Top", "bottom": "Bottom"},
+        ORDER,
+        axis,
+        [],
+    )
+    assert drawing is not None
+    panels = drawing.to_dict()["vconcat"][0]["hconcat"]
+    domains = [
+        layer["encoding"]["x"]["scale"]["domain"]
+        for panel in panels
+        for layer in panel["layer"]
+        if "scale" in layer["encoding"].get("x", {})
+    ]
+    assert all(domain == domains[0] for domain in domains)
+    low, high = domains[0]
+    assert low < 0.5 < 20 < high
+    assert lanes.figure({"a": frame.assign(value=-1.0)}, {"top": "Top"}, ORDER, axis, []) is None
+
+
+def test_all_slices_share_one_vertical_scale() -> None:
+    at = np.linspace(-1, 1, 5)
+    points = pd.DataFrame(
+        [
+            {"treatment": key, "direction": way, "member": 0, "draw": 0, "position": p, "value": 0.1 + p * p}
+            for key in ORDER
+            for way in ("sign", "noise")
+            for p in at
+        ]
+    )
+    panels = {"sign": ("Sign", "lengths"), "noise": ("Noise", "lengths")}
+    for log in (True, False):
+        chart = slices.figure(points, panels, LOSS, "train", log=log).to_dict()
+        found = [
+            layer["encoding"]["y"]["scale"]["domain"]
+            for panel in chart["vconcat"][0]["hconcat"]
+            for layer in panel["layer"]
+            if "y" in layer["encoding"]
+        ]
+        assert all(domain == found[0] for domain in found)
+        assert found[0][0] < 0.1 if log else found[0][0] == 0
+        assert found[0][1] > 1.1
+
+
+def test_a_chart_is_a_file_in_the_colours_of_the_light_theme() -> None:
+    drawing = paths.interpolation(made_up.points(), LOSS, "test")
+    before = drawing.to_dict()
+    svg = images.image(drawing, "svg").decode()
+    assert svg.startswith("<svg")
+    assert theme.TREATMENTS["w"].colour.lower() in svg.lower()
+    assert "test loss (nats)" in svg
+    assert images.image(drawing, "png").startswith(b"\x89PNG")
+    assert drawing.to_dict() == before
+
+
+def test_arrays_come_back_from_their_archive(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    file.write_bytes(tables.npz({"w/loss": np.eye(2)}))
+    with np.load(file) as found:
+        np.testing.assert_array_equal(found["w/loss"], np.eye(2))

@@ -1,0 +1,85 @@
+"""Runs and studies carried out in a folder, with no server: what tests of kinds and studies stand on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from jobs import registry, spool
+from jobs.execution import Outcome, carry_out
+from jobs.job import Job, Progress
+from jobs.kinds import train
+from jobs.records import decode
+from jobs.specs import RunSpec, spec_hash
+from jobs.spool import Spool
+from symcore.networks.mlp import MLPSpec
+from symcore.training import TrainingSpec
+from symcore.treatments import Standard, Treatment
+
+
+def trained(treatment: Treatment, **change: Any) -> train.Spec:
+    settings: dict[str, Any] = {
+        "data": "digits",
+        "network": MLPSpec(width=16, depth=1),
+        "treatment": treatment,
+        "training": TrainingSpec(epochs=3),
+        "seeds": (0, 1, 2),
+        "mask_seeds": () if isinstance(treatment, Standard) else (0,),
+    }
+    return train.Spec(**settings | change)
+
+
+def carried_out(
+    spec: RunSpec, folder: Path, inputs: dict[str, Path], stop_at: float | None = None
+) -> Outcome:
+    """Carries out a run in a folder; with `stop_at` it is told to end when so much of it is done."""
+    folder.mkdir(exist_ok=True)
+
+    def look(progress: Progress) -> None:
+        if stop_at is not None and progress.done >= stop_at:
+            job.stop("interrupted")
+
+    with Spool(folder / "records.spool") as opened:
+        job = Job(
+            folder,
+            opened,
+            registry.tables(),
+            device="cpu",
+            data_folder=folder,
+            inputs=inputs,
+            on_progress=look,
+        )
+        return carry_out(spec, job)
+
+
+def records(folder: Path, table: str) -> pa.Table:
+    """The rows that a run recorded in one table."""
+    decoded = (decode(payload) for _, payload in spool.read(folder / "records.spool"))
+    return pa.Table.from_batches(
+        [batch for name, batch in decoded if name == table],
+        registry.tables()[table].with_metadata({"table": table}),
+    )
+
+
+def study_tables(study: Any, spec: Any, folder: Path) -> tuple[dict[str, str], dict[str, pa.Table]]:
+    """Carries out all runs of a study; the run of each role, and the tables that its results are made from."""
+    folders: dict[str, Path] = {}
+    roles: dict[str, str] = {}
+    for run in study.expand(spec):
+        name = spec_hash(run.spec)
+        roles[run.role] = name
+        if name not in folders:
+            folders[name] = folder / name
+            inputs = {source: folders[source] for source in run.spec.inputs()}
+            outcome = carried_out(run.spec, folders[name], inputs)
+            assert outcome.state == "done", outcome.error
+    tables = {}
+    for table in study.RECORDS:
+        parts = []
+        for name, own in folders.items():
+            rows = records(own, table).replace_schema_metadata(None)
+            parts.append(rows.add_column(0, "run", pa.array([name] * len(rows), pa.string())))
+        tables[table] = pa.concat_tables(parts)
+    return roles, tables

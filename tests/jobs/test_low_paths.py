@@ -1,0 +1,285 @@
+"""Curves, layer-wise paths, training runs' surfaces, slices and curvature as runs: their ends are the networks'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kind_tools import carried_out, records, trained
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from jobs import registry
+from jobs.inputs import snapshot
+from jobs.kinds import align, curvature, curve, interpolate, layerwise, surface, train, valley
+from jobs.kinds.surface_trajectory import TrajectoryPlane
+from jobs.specs import RunSpec, spec_hash
+from symcore.population import build, load
+from symcore.training import TrainingSpec
+from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
+
+TREATMENTS = {"standard": Standard(), "sigma": SigmaAsymmetric(), "w": WAsymmetric()}
+PAIRS = ((0, 1), (2, 0))
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Path]]:
+    """Hash and folder of a train run of three networks per treatment that kept two snapshots."""
+    found = {}
+    for name, treatment in TREATMENTS.items():
+        spec, folder = trained(treatment, snapshots=2), tmp_path_factory.mktemp(name)
+        assert carried_out(spec, folder, {}).state == "done"
+        found[name] = spec_hash(spec), folder
+    return found
+
+
+def final(folder: Path, split: str = "test") -> dict[int, float]:
+    """Loss of each trained network."""
+    rows = records(folder, "metric").to_pylist()
+    return {row["member"]: row["value"] for row in rows if row["name"] == f"final/{split}/loss"}
+
+
+def curve_of(source: str, **change: Any) -> curve.Spec:
+    settings = {"data": "digits", "source": source, "pairs": PAIRS, "training": {"epochs": 3}, "points": 5}
+    return curve.Spec.model_validate(settings | change)
+
+
+def test_a_run_that_keeps_no_snapshots_asks_what_it_asked_before() -> None:
+    assert spec_hash(trained(Standard(), snapshots=0)) == spec_hash(trained(Standard()))
+    assert "snapshots" not in trained(Standard()).model_dump()
+    kept = trained(Standard(), snapshots=2)
+    assert registry.run_spec(kept.model_dump(mode="json")) == kept
+    assert spec_hash(kept) != spec_hash(trained(Standard()))
+
+
+def test_snapshots_begin_with_initialisation_and_change_nothing(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    _, folder = networks["w"]
+    carried_out(trained(WAsymmetric()), tmp_path / "plain", {})
+    with_them, without = (load(at / "weights.safetensors") for at in (folder, tmp_path / "plain"))
+    start = load(folder / snapshot(0))
+    initial = build(start.design)
+    for name, weights in with_them.parameters.items():
+        assert weights.equal(without.parameters[name])
+        assert start.parameters[name].equal(initial.parameters[name])
+    assert [file.name for file in sorted(folder.glob("snapshot*"))] == [snapshot(0), snapshot(2)]
+    artifacts = records(folder, "artifact").column("path").to_pylist()
+    assert artifacts == ["weights.safetensors", snapshot(0), snapshot(2)]
+
+
+def test_a_stopped_run_keeps_the_snapshots_of_an_undisturbed_one(tmp_path: Path) -> None:
+    spec = trained(Standard(), training=TrainingSpec(epochs=30), snapshots=5)
+    for stop in (20.0, 50.0):
+        assert carried_out(spec, tmp_path / "stopped", {}, stop_at=stop).state == "interrupted"
+    assert carried_out(spec, tmp_path / "stopped", {}).state == "done"
+    assert carried_out(spec, tmp_path / "whole", {}).state == "done"
+    assert len(train.snapshot_epochs(spec)) == 5
+    for epoch in train.snapshot_epochs(spec):
+        files = [(tmp_path / name / snapshot(epoch)).read_bytes() for name in ("stopped", "whole")]
+        assert files[0] == files[1]
+
+
+def test_more_snapshots_than_epochs_are_refused() -> None:
+    with pytest.raises(ValidationError, match="snapshots: 4 in 3 epochs; accepted: 0 to 3"):
+        trained(Standard(), snapshots=4)
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_a_curve_joins_its_networks_below_the_straight_path(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path, name: str
+) -> None:
+    source, folder = networks[name]
+    outcome = carried_out(curve_of(source, training={"epochs": 20}), tmp_path / "curve", {source: folder})
+    assert outcome.state == "done", outcome.error
+    straight = interpolate.Spec(data="digits", source=source, pairs=PAIRS, points=5)
+    carried_out(straight, tmp_path / "straight", {source: folder})
+    both = [records(tmp_path / kind, "path_point").to_pandas() for kind in ("curve", "straight")]
+    for split in ("train", "test"):
+        losses = [
+            points[points["split"] == split].pivot(index="pair", columns="alpha", values="loss").to_numpy()
+            for points in both
+        ]
+        np.testing.assert_allclose(losses[0][:, [0, -1]], losses[1][:, [0, -1]], rtol=1e-5)
+        assert (losses[0][:, 1:-1].mean(1) < losses[1][:, 1:-1].mean(1)).all()
+    bends = load_file(tmp_path / "curve" / curve.BENDS)
+    assert {len(weights) for weights in bends.values()} == {2}
+    assert not (tmp_path / "curve" / "checkpoint.safetensors").exists()
+
+
+def test_a_curve_that_was_stopped_goes_on_to_the_same_bytes(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    source, folder = networks["standard"]
+    spec = curve_of(source, training={"epochs": 30}, bends=2)
+    for stop in (10.0, 40.0):
+        assert carried_out(spec, tmp_path / "a", {source: folder}, stop_at=stop).state == "interrupted"
+    for name in "ab":
+        assert carried_out(spec, tmp_path / name, {source: folder}).state == "done"
+    for file in ("records.spool", curve.BENDS):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_ends_of_layer_wise_paths_are_the_networks(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    """All layers from the bottom, or from the top, make the second network; each path begins at the first."""
+    source, folder = networks["w"]
+    spec = layerwise.Spec(data="digits", source=source, pairs=PAIRS, points=3)
+    outcome = carried_out(spec, tmp_path / "run", {source: folder})
+    assert outcome.state == "done", outcome.error
+    rows, losses = records(tmp_path / "run", "layer_point").to_pandas(), final(folder)
+    assert rows["name"].unique().tolist() == ["hidden.0.linear", "readout"]
+    for pair, (a, b) in enumerate(PAIRS):
+        own = rows[rows["pair"] == pair]
+        assert own[own["alpha"] == 0]["loss"].to_numpy() == pytest.approx(losses[a], rel=1e-4)
+        whole = own[(own["alpha"] == 1) & (own["order"] == "bottom") & (own["layer"] == 1)]
+        whole = [
+            *whole["loss"],
+            *own[(own["alpha"] == 1) & (own["order"] == "top") & (own["layer"] == 0)]["loss"],
+        ]
+        assert whole == pytest.approx([losses[b]] * 2, rel=1e-4)
+    single = rows[rows["order"] == "single"].set_index(["pair", "layer", "alpha"])["loss"]
+    bottom = rows[rows["order"] == "bottom"].set_index(["pair", "layer", "alpha"])["loss"]
+    np.testing.assert_array_equal(single.xs(0, level="layer"), bottom.xs(0, level="layer"))
+
+
+def test_aligned_networks_have_curves_and_layers_too(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    source, folder = networks["standard"]
+    matched = align.Spec(source=source, pairs=PAIRS)
+    carried_out(matched, tmp_path / "align", {source: folder})
+    inputs = {source: folder, spec_hash(matched): tmp_path / "align"}
+    layers = layerwise.Spec(
+        data="digits", source=source, alignment=spec_hash(matched), pairs=PAIRS, points=3, orders=("bottom",)
+    )
+    for spec in (curve_of(source, alignment=spec_hash(matched)), layers):
+        assert carried_out(spec, tmp_path / spec.kind, inputs).state == "done"
+    ends = records(tmp_path / "layerwise", "layer_point").to_pandas()
+    ends = ends[(ends["layer"] == 1) & (ends["alpha"] == 1)]["loss"].to_numpy()
+    assert ends == pytest.approx([final(folder)[b] for _, b in PAIRS], rel=1e-4)
+
+
+def test_a_training_run_lies_on_its_plane_as_far_as_it_says(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    """With two snapshots and the end all three lie on the plane, so nothing of the run is left out."""
+    source, folder = networks["sigma"]
+    spec = surface.Spec(data="digits", source=source, plane=TrajectoryPlane(member=1), cells=7, images=0)
+    outcome = carried_out(spec, tmp_path / "run", {source: folder})
+    assert outcome.state == "done", outcome.error
+    rows = records(tmp_path / "run", "surface_snapshot").to_pandas()
+    assert rows["epoch"].tolist() == [0, 2]
+    np.testing.assert_allclose(rows["error"], 0, atol=1e-3)
+    assert np.hypot(rows["x"], rows["y"]).max() == pytest.approx(1)
+    assert records(tmp_path / "run", "surface_axis").to_pandas()["explained"].sum() == pytest.approx(1)
+    (mark,) = records(tmp_path / "run", "surface_mark").to_pylist()
+    assert (mark["x"], mark["y"]) == (0, 0)
+    assert mark["loss"] == pytest.approx(final(folder)[1], rel=1e-4)
+    cells = records(tmp_path / "run", "surface_cell").to_pandas()
+    assert (cells["x"].min(), cells["x"].max()) == (-0.25, 1.25)
+    assert (cells["y"].min(), cells["y"].max()) == (-0.75, 0.75)
+    assert rows["loss"][0] > rows["loss"][1] > mark["loss"]
+
+
+def test_a_trajectory_needs_snapshots() -> None:
+    source = trained(Standard(), snapshots=1)
+    spec = surface.Spec(data="digits", source=spec_hash(source), plane=TrajectoryPlane())
+    with pytest.raises(
+        ValidationError, match="keeps 1 snapshots; accepted: a train run that keeps 2 or more"
+    ):
+        surface.check_inputs(spec, {spec_hash(source): source})
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_slices_go_through_the_networks_that_they_name(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path, name: str
+) -> None:
+    source, folder = networks[name]
+    spec = valley.Spec(
+        data="digits",
+        source=source,
+        members=(0, 2),
+        directions=valley.DIRECTIONS,
+        draws=2,
+        averaged=1,
+        points=5,
+        splits=("test",),
+        images=0,
+    )
+    outcome = carried_out(spec, tmp_path / "run", {source: folder})
+    assert outcome.state == "done", outcome.error
+    rows, losses = records(tmp_path / "run", "valley_point").to_pandas(), final(folder)
+    at = rows.set_index(["direction", "member", "draw", "position"])["loss"]
+    for member, other in ((0, 2), (2, 0)):
+        for direction in valley.DRAWN:
+            assert at[direction, member, 1, 0.0] == pytest.approx(losses[member], rel=1e-4)
+        assert at["between", member, 0, 0.0] == pytest.approx(losses[member], rel=1e-4)
+        assert at["between", member, 0, 1.0] == pytest.approx(losses[other], rel=1e-4)
+        assert at["average", member, 0, 1.0] == pytest.approx(losses[member], rel=1e-4)
+    slices = records(tmp_path / "run", "valley_slice").to_pandas()
+    assert len(slices) == 2 * (4 * 2 + 2)
+    reach = slices[slices["direction"].isin(valley.DRAWN)].groupby("member")["length"].agg(["min", "max"])
+    np.testing.assert_allclose(reach["min"], reach["max"], rtol=1e-5)
+
+
+def test_curvature_does_not_depend_on_what_stands_beside(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    """And a midpoint of a network with itself is the network."""
+    source, folder = networks["w"]
+    base = {"data": "digits", "source": source, "images": 200, "eigenvalues": 2, "steps": 8, "probes": 4}
+    together = curvature.Spec.model_validate(base | {"members": (0, 1, 2), "pairs": ((0, 1), (1, 1))})
+    alone = curvature.Spec.model_validate(base | {"members": (1,)})
+    for spec, name in ((together, "together"), (alone, "alone")):
+        outcome = carried_out(spec, tmp_path / name, {source: folder})
+        assert outcome.state == "done", outcome.error
+    traces = records(tmp_path / "together", "curvature_trace").to_pandas().set_index(["place", "number"])
+    (own,) = records(tmp_path / "alone", "curvature_trace").to_pylist()
+    assert traces.loc[("network", 1), "trace"] == pytest.approx(own["trace"], rel=1e-3)
+    assert traces.loc[("midpoint", 1), "trace"] == pytest.approx(own["trace"], rel=1e-3)
+    population = load(folder / "weights.safetensors")
+    assert population.asymmetry is not None
+    fixed = sum(int((~d).sum()) for d in population.asymmetry.trainable.values())
+    assert own["parameters"] == sum(p[0].numel() for p in population.parameters.values()) - fixed
+    values = records(tmp_path / "together", "curvature_eigenvalue").to_pandas()
+    assert (values.groupby(["place", "number"])["rank"].agg(list).map(lambda ranks: ranks == [0, 1])).all()
+    first = values[values["rank"] == 0].set_index(["place", "number"])["value"]
+    assert (first > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "valley", "members": [0]}, "has no next network"),
+        ({"kind": "valley", "members": [1, 1]}, "holds a network twice"),
+        (
+            {"kind": "curvature", "members": [0], "eigenvalues": 50},
+            "40 for 50 eigenvalues; accepted: 50 or more",
+        ),
+        ({"kind": "curve", "pairs": [[0, 1]], "training": {}, "bends": 9}, "less than or equal to 8"),
+        (
+            {"kind": "layerwise", "pairs": [[0, 1]], "orders": []},
+            "accepted: one or more of single, bottom, top",
+        ),
+    ],
+)
+def test_a_wrong_field_names_itself(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        registry.run_spec({"data": "digits", "source": "0" * 32} | given)
+
+
+def test_networks_that_were_not_trained_or_averaged_are_refused() -> None:
+    source = trained(Standard(), snapshots=2)
+    upstream: dict[str, RunSpec] = {spec_hash(source): source}
+    base = {"data": "digits", "source": spec_hash(source)}
+    for kind, given, message in (
+        (valley, {"members": (0, 3)}, "members 0 to 2"),
+        (curvature, {"members": (3,)}, "members 0 to 2"),
+        (valley, {"members": (0, 1), "directions": ("average",), "averaged": 3}, "keeps 2 snapshots"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            kind.check_inputs(kind.Spec.model_validate(base | given), upstream)
