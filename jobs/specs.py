@@ -126,13 +126,11 @@ class PlannedRun:
 
 
 def changes(spec: Settings) -> dict[str, Any]:
-    """The settings that differ from the defaults; with a union's member its kind, where that differs too."""
+    """The settings that differ from the defaults; with a union's member its kind, without which it would be another."""
     found = spec.model_dump(mode="json", exclude_defaults=True)
     for name, field in type(spec).model_fields.items():
         if field.discriminator and name in found:
-            kind = getattr(spec, name).kind
-            usual = getattr(field.default, "kind", None)
-            found[name] = found[name] if kind == usual else {"kind": kind} | found[name]
+            found[name] = {"kind": getattr(spec, name).kind} | found[name]
     return found
 
 
