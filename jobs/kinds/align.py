@@ -73,6 +73,9 @@ class Spec(MaybeDataRunSpec):
                 f"none given; accepted: the data set of the train run, whose images {self.method.label} reads"
             )
             raise field_error(Spec, ("data",), None, msg)
+        if self.data is not None and SOURCES[self.data].nodes and not on_graphs(self.method):
+            msg = f"{self.method.label} learns from minibatches, and {self.data} is a graph; accepted: another method"
+            raise field_error(Spec, ("method",), self.method.kind, msg)
         if self.data is not None and not self.method.reads_images:
             msg = f"{self.data} is not read by {self.method.label} as it is set; accepted: none"
             raise field_error(Spec, ("data",), self.data, msg)
@@ -81,6 +84,11 @@ class Spec(MaybeDataRunSpec):
     def inputs(self) -> tuple[SpecHash, ...]:
         """The train run."""
         return (self.source,)
+
+
+def on_graphs(method: Method) -> bool:
+    """Whether a method can align networks of a graph, whose nodes make no minibatches."""
+    return not method.reads_images or isinstance(method, ActivationMatching)
 
 
 WEIGHT_MATCHING = "weight_matching"

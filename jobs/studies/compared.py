@@ -94,7 +94,7 @@ class TrainedSpec(ComparedSpec):
     mask_seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds masks, what is fixed, and FiGLU's gates."""
     precision: Precision = "float32"
-    """Arithmetic of matrix products; tf32 is faster on a GPU."""
+    """Arithmetic of products; on a GPU tf32 is faster, and bfloat16 for convolutional networks."""
 
     def trained(self, name: str, networks: Iterable[int], masks: Iterable[int] = (0,)) -> train.Spec:
         """The run that trains some networks of one treatment.

@@ -110,7 +110,7 @@ def _path(
 
 
 RECORDS = ("path_point", "path_calibrated")
-MEASURED_BY_PAPER = ("data", "network", "training", "sigma_learning_rate", "w", "sigma")
+MEASURED_BY_PAPER = ("data", "network", "training", "sigma_learning_rate", "w", "sigma", "activations")
 """Settings that must be the paper's for its numbers to compare; the others change which pairs, or how exactly."""
 
 

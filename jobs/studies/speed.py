@@ -70,7 +70,7 @@ class Spec(StudySpec):
     mask_seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds masks and fixed weights, which all networks of a cell share."""
     precision: Precision = "float32"
-    """Arithmetic of matrix products; tf32 is faster on a GPU."""
+    """Arithmetic of products; on a GPU tf32 is faster, and bfloat16 for convolutional networks."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -143,3 +143,15 @@ def test_activations_are_compared_on_all_nodes_as_in_the_paper() -> None:
     few = aligned.model_copy(update={"method": ActivationMatching(images=1)})
     upstream = {aligned.source: source}
     assert align.estimate(few, upstream).flop == align.estimate(aligned, upstream).flop
+
+
+@pytest.mark.parametrize("method", ["straight_through", "sinkhorn"])
+def test_what_learns_from_minibatches_is_refused_on_a_graph(method: str) -> None:
+    with pytest.raises(ValidationError, match="minibatches, and cora is a graph") as caught:
+        align.Spec.model_validate(
+            {"data": "cora", "method": {"kind": method}, "source": "0" * 32, "pairs": [(0, 1)]}
+        )
+    assert caught.value.errors()[0]["loc"] == ("method",)
+    with pytest.raises(ValidationError, match=f"{method}: learned from minibatches") as caught:
+        lmc_gnn.Spec(treatments=("standard", method))
+    assert caught.value.errors()[0]["loc"] == ("treatments",)
