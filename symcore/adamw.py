@@ -25,10 +25,7 @@ OWN_BLOCK_FROM = {2: 4_096, 4: 65_536}
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each parameter lies in a block's rows: parameters [member, *shape] <-> [member, entry].
-
-    Filters lie there as [out, k, k, in], the order in which a GPU's convolutions take and give them.
-    """
+    """Where each parameter lies in a block's rows: parameters [member, *shape] <-> [member, entry]."""
 
     shapes: dict[str, torch.Size]
 
@@ -44,7 +41,9 @@ class Layout:
 
     def views(self, flat: Tensor) -> Parameters:
         """Parameters [member, *shape] that share memory with a block's tensor [member, entry]."""
-        return {name: _shaped(flat[:, columns], self.shapes[name]) for name, columns in self.columns.items()}
+        return {
+            name: flat[:, columns].unflatten(1, self.shapes[name]) for name, columns in self.columns.items()
+        }
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """One tensor [member, entry] from parameters [member, *shape]; entries between parameters are 0."""
@@ -53,21 +52,9 @@ class Layout:
             parameter = parameters[name]
             if columns.start > end:
                 pieces.append(parameter.new_zeros(len(parameter), columns.start - end))
-            pieces.append(_in_order(parameter).flatten(1))
+            pieces.append(parameter.flatten(1))
             end = columns.stop
         return torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
-
-
-def _in_order(parameter: Tensor) -> Tensor:
-    """[member, *shape] with axes in the order of memory."""
-    return parameter.movedim(2, -1) if parameter.ndim == 5 else parameter
-
-
-def _shaped(rows: Tensor, shape: torch.Size) -> Tensor:
-    """[member, entry] -> [member, *shape]."""
-    if len(shape) < 4:
-        return rows.view(len(rows), *shape)
-    return rows.view(len(rows), shape[0], *shape[2:], shape[1]).movedim(-1, 2)
 
 
 @dataclass(frozen=True)

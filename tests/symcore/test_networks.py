@@ -45,7 +45,7 @@ def test_settings_without_a_kind_are_a_perceptrons(
 @pytest.mark.parametrize(
     ("given", "at", "value", "words"),
     [
-        ({"kind": "gnn"}, ("network", "kind"), "gnn", "one of 'mlp', 'resnet', 'recurrent'"),
+        ({"kind": "kan"}, ("network", "kind"), "kan", "one of 'mlp', 'resnet', 'recurrent', 'gnn'"),
         ({"width": "wide"}, ("network", "width"), "wide", "valid integer"),
         ({"kind": "resnet", "depth": 9}, ("network", "depth"), 9, "9 is not 6 n + 2; accepted: 8, 14"),
         ({"kind": "resnet", "activation": "gelu"}, ("network", "activation"), "gelu", "not permitted"),
