@@ -17,7 +17,7 @@ from torch import Tensor
 with (
     warnings.catch_warnings()
 ):  # torch says once that sparse CSR tensors are beta; what is used of them is tested here
-    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+    warnings.filterwarnings("ignore", "Sparse (CSR tensor support is in beta|invariant checks)", UserWarning)
     torch.sparse_csr_tensor(torch.zeros(1), torch.zeros(0), torch.zeros(0), (0, 0), check_invariants=False)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
+from torch.func import functional_call
 from torch.nn.functional import pad
 
 from symcore.interleaved.operations import convolve, gate, normalise
@@ -59,7 +60,9 @@ def _for_each_use(value: Value, uses: int) -> list[Value]:
     """What each use of a result takes; one whose use is the only one may become part of that."""
     if uses == 1:
         return [value]
-    return [value] * uses if isinstance(value, Tensor) or uses > 2 else list(value.computed(uses))
+    if uses == 2 and not isinstance(value, Tensor):
+        return list(value.computed(2))
+    return [_tensor(value)] * uses
 
 
 class UnknownError(Exception):
@@ -126,9 +129,10 @@ RULES[_figlu] = _figlu
 def _merge_gates(graph: fx.Graph) -> None:
     """sigmoid(F x) * x becomes one operation."""
     for node in list(graph.nodes):
-        if node.target is not aten.mul.Tensor or node.args[0].target is not aten.sigmoid.default:
+        opened: Any = node.args[0] if node.target is aten.mul.Tensor else None
+        if not isinstance(opened, fx.Node) or opened.target is not aten.sigmoid.default:
             continue
-        mixed = node.args[0].args[0]
+        mixed: Any = opened.args[0]
         if mixed.target is aten.conv2d.default and mixed.args[0] is node.args[1] and len(mixed.args) == 2:
             with graph.inserting_before(node):
                 gated = graph.call_function(_figlu, mixed.args)
@@ -198,10 +202,11 @@ class InterleavedNetwork:
             UnknownError: if it has an operation with no interleaved form.
         """
         example = next(network.parameters()).new_zeros(2, *input_shape, device="cpu")
-        exported = torch.export.export(copy.deepcopy(network).cpu(), (example,), strict=False)
-        self.dtype, self.graph = dtype, exported.graph
+        network = copy.deepcopy(network).cpu()
+        exported = torch.export.export(network, (example,), strict=False)
+        self.dtype, self.graph = torch.float32, exported.graph
         self._widest = max((len(p) for p in network.parameters() if p.ndim == 4), default=1)
-        kinds = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer"}
+        kinds = {InputKind.PARAMETER, InputKind.BUFFER}
         self._sources = {
             spec.arg.name: spec.target
             for spec in exported.graph_signature.input_specs
@@ -209,9 +214,27 @@ class InterleavedNetwork:
         }
         _merge_gates(self.graph)
         for node in self.graph.nodes:
-            if node.op == "call_function" and node.target not in RULES:
+            if node.op == "call_function" and (node.target not in RULES or node.kwargs):
                 msg = str(node.target)
                 raise UnknownError(msg)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            self._prove(network, example.normal_())
+        self.dtype = dtype
+
+    def _prove(self, network: nn.Module, example: Tensor) -> None:
+        """Compares with the module itself, on random weights: rules cover the uses of an operation that are known here."""
+        given = {name: torch.randn_like(p) for name, p in network.named_parameters()}
+        buffers = dict(network.named_buffers())
+        expected: Tensor = functional_call(network, given | buffers, (example,))
+        try:
+            found = self({n: p.unsqueeze(0) for n, p in given.items()} | buffers, example.unsqueeze(0))[0]
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            msg = f"an operation is used in another way: {error}"
+            raise UnknownError(msg) from error
+        if found.shape != expected.shape or not torch.allclose(found, expected, 1e-3, 1e-3):
+            msg = "an operation is used in another way: the results differ"
+            raise UnknownError(msg)
 
     @property
     def alone(self) -> bool:
@@ -260,7 +283,8 @@ class InterleavedNetwork:
             else:
                 logits = _tensor(take(node.args[0][0]))
                 break
-            values[node] = _for_each_use(value, len(node.users))
+            uses = sum(max(1, list(user.args).count(node)) for user in node.users)
+            values[node] = _for_each_use(value, uses)
         return logits.transpose(0, 1)
 
 

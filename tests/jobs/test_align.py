@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from kind_tools import records
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from jobs import registry, spool
+from jobs import registry
 from jobs.execution import Outcome, carry_out
 from jobs.inputs import PERMUTATIONS, SIGNS
 from jobs.job import Job, Progress
 from jobs.kinds import align, interpolate, train
-from jobs.records import decode
 from jobs.specs import RunSpec, canonical_json, spec_hash
 from jobs.spool import Spool
 from symcore.align.activations import ActivationMatching
@@ -81,15 +80,6 @@ def carried_out(
             on_progress=look,
         )
         return carry_out(spec, job)
-
-
-def records(folder: Path, table: str) -> pa.Table:
-    """The rows that a run recorded in one table."""
-    decoded = (decode(payload) for _, payload in spool.read(folder / "records.spool"))
-    return pa.Table.from_batches(
-        [batch for name, batch in decoded if name == table],
-        registry.tables()[table].with_metadata({"table": table}),
-    )
 
 
 @pytest.fixture(scope="module")

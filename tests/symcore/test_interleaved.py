@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from symcore.gradients import gradient_program, interleaved_gradient_program
@@ -197,3 +197,37 @@ def test_a_gate_and_its_gradient_are_figlu(channels, uses, device):
     tolerance = 1e-5 if device == "cpu" else 1e-2
     close(found[-1], expected, tolerance)
     close(got, by_x, tolerance)
+
+
+class Odd(nn.Module):
+    """Convolutions and sums in ways that interleaved maps do not know, one at a time; twice is known."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.conv = nn.Conv2d(3, 4, 3, padding=1, bias=what == "bias")
+        self.norm = nn.GroupNorm(1, 4)
+        self.shift = nn.Parameter(torch.ones(4, 1, 1))
+        self.readout = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))
+        y = {"alpha": lambda: torch.add(y, y, alpha=2), "broadcast": lambda: y + self.shift}.get(
+            self.what, lambda: y + y
+        )()
+        y = y.relu() + y + y if self.what == "three times" else y.relu()
+        return self.readout(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize("what", ["bias", "alpha", "broadcast"])
+def test_an_operation_used_in_another_way_is_refused_when_the_form_is_made(what):
+    with pytest.raises(UnknownError):
+        InterleavedNetwork(Odd(what), (3, 8, 8))
+
+
+@pytest.mark.parametrize("what", ["twice", "three times"])
+def test_a_result_may_be_used_several_times(what):
+    network, x = Odd(what), torch.randn(2, 3, 8, 8, generator=generator())
+    weights = {name: p.detach().unsqueeze(0) for name, p in network.named_parameters()}
+    form = InterleavedNetwork(network, (3, 8, 8), torch.float32)
+    close(form(weights, x.unsqueeze(0))[0], network(x).detach(), 1e-4)
