@@ -41,11 +41,11 @@ def measure(width: float, members: int, treatment: Treatment, precision: Precisi
     """Prints ms per network-step, the median of some runs, and how long the first step took with its compilation."""
     dataset = noise(20_000).to("cuda")
     design = Design(ResNetSpec(width=width), treatment, dataset.source.input_shape, 10, tuple(range(members)))
-    trainer = Trainer(build(design, "cuda"), dataset, SPEC)
+    trainer = Trainer(build(design, "cuda"), dataset, SPEC, precision=precision)
     steps = max(10, int(600 / width / members))
     with arithmetic(precision), torch.no_grad():
         trainer.begin(trainer.draw(0))
-        advance, start = stepper(trainer, precision), time.perf_counter()
+        advance, start = stepper(trainer), time.perf_counter()
         advance(SPEC.batch)
         torch.cuda.synchronize()
         first, each = time.perf_counter() - start, []

@@ -22,7 +22,7 @@ from symcore.landscape.paths import alphas, linear_path
 from symcore.metrics import Evaluator
 from symcore.networks.mlp import MLPSpec
 from symcore.population import Design, Population, build
-from symcore.precision import arithmetic
+from symcore.precision import Precision, arithmetic
 from symcore.training import Hooks, Trainer, TrainingSpec, fit
 from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
 
@@ -62,11 +62,13 @@ def one_by_one(population: Population, dataset: Dataset, spec: TrainingSpec) -> 
             optimiser.step()
 
 
-def epochs_of(population: Population, dataset: Dataset, epochs: int, precision: str) -> tuple[float, float]:
+def epochs_of(
+    population: Population, dataset: Dataset, epochs: int, precision: Precision
+) -> tuple[float, float]:
     """Seconds of an epoch of the whole population, its evaluation included, and of the first one with its warm-up."""
     ends = [time.perf_counter()]
     hooks = Hooks(on_epoch=lambda _epoch, _metrics: ends.append(time.perf_counter()))
-    fit(Trainer(population, dataset, TrainingSpec(epochs=epochs)), precision=precision, hooks=hooks)  # type: ignore[arg-type]
+    fit(Trainer(population, dataset, TrainingSpec(epochs=epochs), precision=precision), hooks=hooks)
     spans = [after - before for before, after in pairwise(ends)]
     return statistics.median(spans[1:]), spans[0]
 

@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 
 from jobs.job import Job, RecordsLostError
 from symcore.metrics import Array
-from symcore.precision import Precision
 from symcore.training import Hooks, Trainer, fit
 
 T = TypeVar("T", bound=Trainer)
@@ -44,7 +43,6 @@ def checkpoint_seconds() -> float:
 
 def train(
     begin: Callable[[], T],
-    precision: Precision,
     job: Job,
     on_epoch: Callable[[T, int], None] = lambda _trainer, _epoch: None,
     *,
@@ -54,7 +52,6 @@ def train(
 
     Args:
         begin: makes what is trained, as it is before the first step.
-        precision: arithmetic of matrix products.
         job: takes records and progress, and may ask to stop.
         on_epoch: called after each epoch, from 1.
         train_accuracy: whether every epoch ends with the accuracy on all training images too, as they are.
@@ -63,7 +60,7 @@ def train(
         StoppedError: if the job was asked to stop; the checkpoint is saved first.
     """
     _drop_unreadable(job)
-    fitted = partial(_fit, precision=precision, train_accuracy=train_accuracy, job=job, on_epoch=on_epoch)
+    fitted = partial(_fit, train_accuracy=train_accuracy, job=job, on_epoch=on_epoch)
     try:
         return fitted(begin())
     except RecordsLostError as lost:
@@ -85,9 +82,7 @@ def _drop_unreadable(job: Job) -> None:
         path.unlink()
 
 
-def _fit(
-    trainer: T, *, precision: Precision, train_accuracy: bool, job: Job, on_epoch: Callable[[T, int], None]
-) -> T:
+def _fit(trainer: T, *, train_accuracy: bool, job: Job, on_epoch: Callable[[T, int], None]) -> T:
     epochs, members = trainer.spec.epochs, trainer.population.size
     state = {"note": ""}
 
@@ -113,7 +108,6 @@ def _fit(
     on_progress(0)
     fit(
         trainer,
-        precision=precision,
         train_accuracy=train_accuracy,
         checkpoint=checkpoint(job),
         checkpoint_seconds=checkpoint_seconds(),

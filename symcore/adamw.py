@@ -28,6 +28,8 @@ class Layout:
     """Where each parameter lies in a block's rows: parameters [member, *shape] <-> [member, entry]."""
 
     shapes: dict[str, torch.Size]
+    channels_last: bool = False
+    """Whether filters lie as [out, k, k, in], the order in which interleaved maps' convolutions take and give them."""
 
     @property
     def columns(self) -> dict[str, slice]:
@@ -42,7 +44,7 @@ class Layout:
     def views(self, flat: Tensor) -> Parameters:
         """Parameters [member, *shape] that share memory with a block's tensor [member, entry]."""
         return {
-            name: flat[:, columns].unflatten(1, self.shapes[name]) for name, columns in self.columns.items()
+            name: self._view(flat[:, columns], self.shapes[name]) for name, columns in self.columns.items()
         }
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -52,9 +54,19 @@ class Layout:
             parameter = parameters[name]
             if columns.start > end:
                 pieces.append(parameter.new_zeros(len(parameter), columns.start - end))
-            pieces.append(parameter.flatten(1))
+            pieces.append(self._in_order(parameter).flatten(1))
             end = columns.stop
         return torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
+
+    def _in_order(self, parameter: Tensor) -> Tensor:
+        """[member, *shape] with its axes in the order of memory."""
+        return parameter.movedim(2, -1) if self.channels_last and parameter.ndim == 5 else parameter
+
+    def _view(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """[member, entry] -> [member, *shape]."""
+        if self.channels_last and len(shape) == 4:
+            return rows.view(len(rows), shape[0], *shape[2:], shape[1]).movedim(-1, 2)
+        return rows.view(len(rows), *shape)
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,8 @@ def build(
     learning_rate: Tensor,
     weight_decay: Tensor,
     asymmetry: Asymmetry | None,
+    *,
+    channels_last: bool = False,
 ) -> list[Block]:
     """The blocks of a population before the first update.
 
@@ -115,12 +129,13 @@ def build(
         learning_rate: [member], or [1] where all share it.
         weight_decay: likewise.
         asymmetry: whose fixed entries are to stay, and whose offsets weight decay is to spare.
+        channels_last: the order of filters in memory, as in `Layout`.
     """
     masks, offsets = (asymmetry.trainable, asymmetry.offsets()) if asymmetry else ({}, {})
     rate, decay = learning_rate.unsqueeze(1), weight_decay.unsqueeze(1)
     blocks = []
     for names in groups(parameters):
-        layout = Layout({name: parameters[name].shape[1:] for name in names})
+        layout = Layout({name: parameters[name].shape[1:] for name in names}, channels_last)
         weights = layout.flatten({name: parameters[name] for name in names}).clone()
         second, trainable = torch.zeros_like(weights), None
         if any(name in masks for name in names):

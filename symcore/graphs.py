@@ -33,16 +33,15 @@ class Steps(Protocol):
     def state(self) -> dict[str, Tensor]:
         """Every tensor that a step changes but the cursor."""
 
-
-StepOf = Callable[[int, Collection[str]], Callable[[], Sequence[Product | None]]]
-"""Makes a step on the next so many images; the gradients of some matrices it may give back as products, by block."""
+    def step_of(self, size: int, as_products: Collection[str]) -> Callable[[], Sequence[Product | None]]:
+        """A step on the next so many images; the gradients of some matrices it may give back as products, by block."""
 
 
 class GraphedSteps:
     """Replays a step of each minibatch size; a launch waits for no Python."""
 
-    def __init__(self, steps: Steps, step_of: StepOf) -> None:
-        self._steps, self._make = steps, step_of
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._captured: list[Callable[[], None]] = []
 
@@ -62,7 +61,7 @@ class GraphedSteps:
         steps = self._steps
         exact = torch.get_float32_matmul_precision() == "highest"
         products = [] if exact else fused_adamw.suited(steps.blocks, size)
-        compiled = torch.compile(self._make(size, products), dynamic=False, options=COMPILER)
+        compiled = torch.compile(steps.step_of(size, products), dynamic=False, options=COMPILER)
 
         def step() -> None:
             for block, product in zip(steps.blocks, compiled(), strict=True):

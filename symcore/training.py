@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -112,6 +111,7 @@ class Trainer:
         spec: TrainingSpec,
         learning_rates: Sequence[float] | None = None,
         weight_decays: Sequence[float] | None = None,
+        precision: Precision = "float32",
     ) -> None:
         """Puts the population's weights into flat form on its device.
 
@@ -121,6 +121,7 @@ class Trainer:
             spec: epochs, batch, learning rate and its warm-up, weight decay, augmentation.
             learning_rates: one per member in place of the spec's.
             weight_decays: one per member in place of the spec's.
+            precision: arithmetic of matrix products and convolutions.
 
         Raises:
             ValueError: if there is not one learning rate or weight decay per member, or a graph is to be augmented.
@@ -132,13 +133,15 @@ class Trainer:
         if dataset.graph and spec.augment != "none":
             msg = f"augment: {spec.augment!r} changes images, and {dataset.source.name} is a graph; accepted: 'none'"
             raise ValueError(msg)
+        self.precision = precision
+        self.form = self._interleaved()
         self.epoch = self.step = 0
         device, (starting, asymmetry) = population.device, self.start()
         lr = _one_each("learning_rates", learning_rates, spec.learning_rate, population)
         decay = _one_each("weight_decays", weight_decays, spec.weight_decay, population)
         self.learning_rate = lr
         """Full learning rates, [member or 1]."""
-        self.blocks = adamw.build(starting, lr, decay, asymmetry)
+        self.blocks = adamw.build(starting, lr, decay, asymmetry, channels_last=self.form is not None)
         views = {name: w for block in self.blocks for name, w in block.layout.views(block.weights).items()}
         self.weights = {name: views[name] for name in starting}
         self.updates = torch.zeros(1, device=device)
@@ -207,14 +210,12 @@ class Trainer:
             images = augment.crop_flip(images, self.choices.index_select(1, at))
         return images, train.labels[index]
 
-    def step_of(
-        self, size: int, as_products: Collection[str] = (), precision: Precision = "float32"
-    ) -> Callable[[], list[Product | None]]:
+    def step_of(self, size: int, as_products: Collection[str] = ()) -> Callable[[], list[Product | None]]:
         """A step of every member on its next `size` images; no value leaves the device.
 
         What it gives back is left to do, by block: a gradient of `as_products` that it did not multiply out or apply.
         """
-        gradients_of = self._gradients(size, precision, as_products)
+        gradients_of = self._gradients(size, as_products)
 
         def step() -> list[Product | None]:
             loss, *gradients = gradients_of()
@@ -225,13 +226,10 @@ class Trainer:
 
         return step
 
-    def _gradients(
-        self, size: int, precision: Precision, as_products: Collection[str]
-    ) -> Callable[[], list[Any]]:
+    def _gradients(self, size: int, as_products: Collection[str]) -> Callable[[], list[Any]]:
         """What gives each member's mean loss on its next images, and the gradient of each block."""
         names, buffers = list(self.population.parameters), list(self.population.buffers.values())
-        form = self._form(precision)
-        program = self._program(form, as_products)
+        form, program = self.form, self._program(as_products)
 
         def inputs() -> tuple[Tensor, Tensor]:
             images, labels = self.minibatch(size)
@@ -256,18 +254,18 @@ class Trainer:
         """The gradients of what is trained, by name, from those of the weights at `point`."""
         return gradients
 
-    def _form(self, precision: Precision) -> InterleavedNetwork | None:
+    def _interleaved(self) -> InterleavedNetwork | None:
         """The network on interleaved maps, where bfloat16 was asked for on a GPU and there is such a form."""
-        if precision != "bfloat16" or self.dataset.graph:
+        if self.precision != "bfloat16" or self.dataset.graph:
             return None
         return interleaved_form(self.population.network, self.dataset.source.input_shape)
 
-    def _program(self, form: InterleavedNetwork | None, as_products: Collection[str]) -> Program:
+    def _program(self, as_products: Collection[str]) -> Program:
         """Gradients of every member at `point`."""
         population, names = self.population, list(self.population.parameters)
-        if form:
+        if self.form:
             return interleaved_gradient_program(
-                form, names, list(population.buffers), stacked_buffers=population.stacked
+                self.form, names, list(population.buffers), stacked_buffers=population.stacked
             )
         return gradient_program(
             population.network,
@@ -287,7 +285,8 @@ class Trainer:
 
     def trained(self) -> Population:
         """The population with the weights as they are now (a copy)."""
-        return self.population.with_effective({name: w.clone() for name, w in self.weights.items()})
+        copies = {name: w.clone(memory_format=torch.contiguous_format) for name, w in self.weights.items()}
+        return self.population.with_effective(copies)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that a step changes, by name, but for the cursor (epoch and step say where it stands)."""
@@ -333,7 +332,6 @@ def _one_each(field: str, given: Sequence[float] | None, shared: float, populati
 def fit(
     trainer: Trainer,
     *,
-    precision: Precision = "float32",
     train_accuracy: bool = False,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
@@ -343,7 +341,6 @@ def fit(
 
     Args:
         trainer: the population, data and settings.
-        precision: arithmetic of matrix products.
         train_accuracy: whether every epoch ends with the accuracy on all training images too, as they are.
         checkpoint: file to save to now and then, and to go on from if it exists.
         checkpoint_seconds: time between checkpoints.
@@ -361,10 +358,10 @@ def fit(
         population.network,
         trainer.dataset,
         stacked_buffers=population.stacked,
-        in_bfloat16=precision == "bfloat16",
+        in_bfloat16=trainer.precision == "bfloat16",
     )
-    with arithmetic(precision), ThreadPoolExecutor(1, "shuffle") as pool:
-        advance = stepper(trainer, precision)
+    with arithmetic(trainer.precision), ThreadPoolExecutor(1, "shuffle") as pool:
+        advance = stepper(trainer)
         upcoming = pool.submit(trainer.draw, trainer.epoch)
         while trainer.epoch < trainer.spec.epochs:
             trainer.begin(upcoming.result())
@@ -377,10 +374,10 @@ def fit(
     return trainer.trained()
 
 
-def stepper(trainer: Trainer, precision: Precision) -> Callable[[int], None]:
+def stepper(trainer: Trainer) -> Callable[[int], None]:
     """What takes a step of a given size: on a GPU compiled and captured, on a CPU the plain operations."""
     if trainer.population.device.type == "cuda":
-        return GraphedSteps(trainer, partial(trainer.step_of, precision=precision))
+        return GraphedSteps(trainer)
     steps: dict[int, Callable[[], object]] = {}
 
     def advance(size: int) -> None:

@@ -106,7 +106,11 @@ def _fit(spec: Spec, images: Dataset, job: Job) -> CurveTrainer:
     first, a, b = ends(spec, job)
     seeds = tuple(spec.seed + pair for pair in range(len(spec.pairs)))
     first = replace(first, design=replace(first.design, seeds=seeds))
-    return train(lambda: CurveTrainer((a, b), first, images, spec.training, spec.bends), spec.precision, job)
+
+    def begin() -> CurveTrainer:
+        return CurveTrainer((a, b), first, images, spec.training, spec.bends, spec.precision)
+
+    return train(begin, job)
 
 
 def _evaluate(spec: Spec, trainer: CurveTrainer, images: Dataset, job: Job) -> dict[str, PathPoints]:

@@ -130,8 +130,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     if 0 in wanted:
         _keep(population, job.folder / snapshot(0))
     trained = train(
-        lambda: Trainer(population, images, spec.training),
-        spec.precision,
+        lambda: Trainer(population, images, spec.training, precision=spec.precision),
         job,
         on_epoch,
         train_accuracy=spec.train_accuracy,

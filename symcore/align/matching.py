@@ -137,7 +137,10 @@ def inner_product(
 
 def dot(a: Tensors, b: Tensors) -> Tensor:
     """<a, b> over all parameters [pair, *shape], [pair] float64 on the CPU."""
-    products = [(w.double() * b[name].double()).reshape(len(w), -1).sum(1) for name, w in a.items()]
+    products = [
+        torch.einsum("pi,pi->p", w.double().reshape(len(w), -1), b[name].double().reshape(len(w), -1))
+        for name, w in a.items()
+    ]
     return torch.stack(products).sum(0).cpu()
 
 

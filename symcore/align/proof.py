@@ -99,9 +99,9 @@ def proven(
 
 
 def _compare(network: nn.Module, weights: Tensors, permuted: Tensors, probe: tuple[Tensor, ...]) -> None:
-    dtype = _widest(network, _row(weights, 0), probe)
+    dtype, first = _widest(network, _row(weights, 0), probe)
     for pair in range(len(next(iter(weights.values())))):
-        before = _outputs(network, _row(weights, pair), probe, dtype)
+        before = _outputs(network, _row(weights, pair), probe, dtype) if pair else first
         after = _outputs(network, _row(permuted, pair), probe, dtype)
         change, scale = float((after - before).abs().max()), float(before.abs().max())
         if not change <= TOLERANCE[dtype] * scale:
@@ -125,13 +125,12 @@ def _row(weights: Tensors, pair: int) -> dict[str, Tensor]:
     return {name: w[pair] for name, w in weights.items()}
 
 
-def _widest(network: nn.Module, weights: Tensors, probe: tuple[Tensor, ...]) -> torch.dtype:
-    """float64, or float32 for a network that makes float32 tensors itself and cannot multiply them with others."""
+def _widest(network: nn.Module, weights: Tensors, probe: tuple[Tensor, ...]) -> tuple[torch.dtype, Tensor]:
+    """float64 and the outputs in it, or float32 where a network makes such tensors and cannot multiply them with others."""
     try:
-        _outputs(network, weights, probe, torch.float64)
+        return torch.float64, _outputs(network, weights, probe, torch.float64)
     except RuntimeError:
-        return torch.float32
-    return torch.float64
+        return torch.float32, _outputs(network, weights, probe, torch.float32)
 
 
 @torch.no_grad()

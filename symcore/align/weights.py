@@ -160,7 +160,7 @@ def _check(a: Tensors, b: Tensors) -> None:
             if len(weight) != pairs or not pairs:
                 msg = f"{side}: {name} has {len(weight)} pairs; expected {max(pairs, 1)}"
                 raise ValueError(msg)
-            finite = weight.reshape(pairs, -1).isfinite().all(1)
+            finite = weight.reshape(pairs, -1).sum(1).isfinite()
             if not finite.all():
                 msg = f"{side}: {name} is not finite in pair {int(finite.int().argmin())}; such weights cannot be matched"
                 raise ValueError(msg)

@@ -21,9 +21,9 @@ def _normalise(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `normalise`; also the mean and 1 / standard deviation, float32 [image, member]."""
     if x.is_cuda:
-        from symcore.interleaved import kernels  # noqa: PLC0415 - Triton is there only where a GPU is
+        from symcore.interleaved.kernels import normalisation  # noqa: PLC0415 - Triton is there only where a GPU is
 
-        return kernels.normalise(x, weight, bias, residual, relu=relu, epsilon=epsilon)
+        return normalisation.normalise(x, weight, bias, residual, relu=relu, epsilon=epsilon)
     wide = x.float()
     mean = wide.mean((1, 2, 4))
     inverse = (wide.var((1, 2, 4), correction=0) + epsilon).rsqrt()
@@ -60,9 +60,9 @@ def _normalise_backward(
     The gradient is the sum of two where the result was used twice.
     """
     if x.is_cuda:
-        from symcore.interleaved import kernels  # noqa: PLC0415
+        from symcore.interleaved.kernels import normalisation  # noqa: PLC0415
 
-        return kernels.normalise_backward(
+        return normalisation.normalise_backward(
             gradient, other, x, y, mean, inverse, weight, bias, residual=residual, relu=relu
         )
     standard, passed = _standardised(x, mean, inverse), gradient.float()
@@ -161,9 +161,9 @@ def normalise(
 def _gate(x: Tensor, mixing: Tensor) -> Tensor:
     """See `gate`."""
     if x.is_cuda:
-        from symcore.interleaved import kernels  # noqa: PLC0415
+        from symcore.interleaved.kernels import gates  # noqa: PLC0415
 
-        return kernels.gate(x, mixing)
+        return gates.gate(x, mixing)
     return (x @ mixing.T).sigmoid() * x
 
 
@@ -177,9 +177,9 @@ def _(x: Tensor, mixing: Tensor) -> Tensor:
 def _gate_backward(gradient: Tensor, other: Tensor | None, x: Tensor, mixing: Tensor) -> Tensor:
     """The gradient with respect to x, of the sum of two where the result was used twice."""
     if x.is_cuda:
-        from symcore.interleaved import kernels  # noqa: PLC0415
+        from symcore.interleaved.kernels import gates  # noqa: PLC0415
 
-        return kernels.gate_backward(gradient, other, x, mixing)
+        return gates.gate_backward(gradient, other, x, mixing)
     passed = gradient if other is None else gradient + other
     opened = (x @ mixing.T).sigmoid()
     return passed * opened + (passed * x * opened * (1 - opened)) @ mixing
@@ -225,9 +225,9 @@ def gate(x: Tensor, mixing: Tensor, *, uses: int = 1) -> tuple[Tensor, ...]:
 def _convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """See `convolve`."""
     if _own_kernel(x, weight, stride):
-        from symcore.interleaved import kernels  # noqa: PLC0415
+        from symcore.interleaved.kernels import convolutions  # noqa: PLC0415
 
-        return kernels.convolve(x, weight, stride)
+        return convolutions.convolve(x, weight, stride)
     size = weight.shape[2]
     out = torch.conv2d(_as_channels(x), _as_filters(weight), None, stride, size // 2, 1, x.shape[3])
     return _as_maps(out, x.shape[3])
@@ -243,9 +243,9 @@ def _(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 def _convolve_by_input(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """The gradient with respect to a convolution's input."""
     if _own_kernel(x, weight, stride):
-        from symcore.interleaved import kernels  # noqa: PLC0415
+        from symcore.interleaved.kernels import convolutions  # noqa: PLC0415
 
-        return kernels.convolve_by_input(gradient, weight, stride, x.shape[1], x.shape[2])
+        return convolutions.convolve_by_input(gradient, weight, stride, x.shape[1], x.shape[2])
     return _as_maps(_library_backward(gradient, x, weight, stride, 0), x.shape[3])
 
 
@@ -259,9 +259,9 @@ def _(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
 def _convolve_by_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """The gradient with respect to a convolution's filters, float32 [member, out, k, k, in]."""
     if _own_kernel(x, weight, stride):
-        from symcore.interleaved import kernels  # noqa: PLC0415
+        from symcore.interleaved.kernels import convolutions  # noqa: PLC0415
 
-        return kernels.convolve_by_weight(gradient, x, weight.shape[2], stride)
+        return convolutions.convolve_by_weight(gradient, x, weight.shape[2], stride)
     found = _library_backward(gradient, x, weight, stride, 1)
     return torch.empty_like(weight, dtype=torch.float32).copy_(found.permute(0, 2, 3, 1).view(weight.shape))
 

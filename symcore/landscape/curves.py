@@ -18,6 +18,7 @@ from symcore.data.sources import Dataset
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints
 from symcore.metrics import Array, Evaluator
 from symcore.population import Population
+from symcore.precision import Precision
 from symcore.randomness import stream
 from symcore.training import Draws, Trainer, TrainingSpec
 
@@ -95,7 +96,15 @@ class CurveTrainer(Trainer):
     hold, since their networks share it.
     """
 
-    def __init__(self, ends: tuple[Tensors, Tensors], first: Population, dataset: Dataset, spec: TrainingSpec, bends: int = 1) -> None:  # fmt: skip
+    def __init__(
+        self,
+        ends: tuple[Tensors, Tensors],
+        first: Population,
+        dataset: Dataset,
+        spec: TrainingSpec,
+        bends: int = 1,
+        precision: Precision = "float32",
+    ) -> None:
         """Puts the bends where they start.
 
         Args:
@@ -105,9 +114,10 @@ class CurveTrainer(Trainer):
             dataset: with a "train" split, on the networks' device.
             spec: how bends are trained.
             bends: control points between the ends; 1 makes a quadratic curve.
+            precision: arithmetic of matrix products and convolutions.
         """
         self._ends, self._bends = ends, bends
-        super().__init__(first, dataset, spec)
+        super().__init__(first, dataset, spec, precision=precision)
         self.positions = torch.zeros(first.size, self.steps_per_epoch, device=first.device)
 
     def start(self) -> tuple[Parameters, Asymmetry | None]:

@@ -251,14 +251,19 @@ def flip_axis(tensor: Tensor, axis: int, own: Tensor) -> Tensor:
 
 def permute_axis(tensor: Tensor, axis: int, permutation: Tensor) -> Tensor:
     """One axis of a tensor permuted: [*shape] by [n], or [pair, *shape] by [pair, n]; `axis` does not count pair."""
-    stacked = permutation.dim() - 1
-    shape = [1] * tensor.dim()
-    shape[:stacked] = permutation.shape[:stacked]
-    shape[axis + stacked] = permutation.shape[-1]
-    if tensor.shape[axis + stacked] != permutation.shape[-1] or (stacked and len(tensor) != len(permutation)):
+    stacked, n = permutation.dim() - 1, permutation.shape[-1]
+    if tensor.shape[axis + stacked] != n or (stacked and len(tensor) != len(permutation)):
         msg = f"axis {axis} of a tensor {list(tensor.shape)} cannot be permuted by permutations {list(permutation.shape)}"
         raise ValueError(msg)
-    return torch.take_along_dim(tensor, permutation.to(tensor.device).view(shape), axis + stacked)
+    permutation = permutation.to(tensor.device)
+    if not stacked:
+        return tensor.index_select(axis, permutation)
+    # one selection of whole rows, several times as fast as an index for every entry
+    pairs, before = len(tensor), math.prod(tensor.shape[1 : axis + 1])
+    starts = torch.arange(pairs * before, device=tensor.device).view(pairs, before, 1) * n
+    rows = (starts + permutation[:, None]).flatten()
+    after = math.prod(tensor.shape[axis + 2 :])
+    return tensor.reshape(len(rows), after).index_select(0, rows).view(tensor.shape)
 
 
 def _check(spec: PermutationSpec, permutations: Tensors) -> None:
@@ -267,6 +272,9 @@ def _check(spec: PermutationSpec, permutations: Tensors) -> None:
         if got is None or got.dim() not in (1, 2) or got.shape[-1] != group.size:
             shape = "none" if got is None else f"shape {list(got.shape)}"
             msg = f"permutation of {group.name}: got {shape}; it takes [{group.size}] or [pair, {group.size}]"
+            raise ValueError(msg)
+        if got.numel() and not 0 <= int(got.min()) <= int(got.max()) < group.size:
+            msg = f"permutation of {group.name}: got {int(got.min())} to {int(got.max())}; it takes 0 to {group.size - 1}"
             raise ValueError(msg)
 
 

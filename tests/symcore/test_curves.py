@@ -116,6 +116,24 @@ def test_bends_lower_the_loss_and_move_only_what_is_trained(digits, treatment, m
     assert (paths[1] < paths[0] - 0.1).all()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="runs on a GPU; there is none here")
+def test_bends_trained_on_a_cuda_device_equal_those_of_the_cpu(digits):
+    first, ends = halves(WAsymmetric(), (0,))
+    on_cpu, on_gpu = (
+        CurveTrainer(
+            tuple({n: w.to(device) for n, w in end.items()} for end in ends),
+            first.to(device),
+            digits.to(device),
+            TrainingSpec(epochs=2),
+        )
+        for device in ("cpu", "cuda")
+    )
+    for trainer in (on_cpu, on_gpu):
+        fit(trainer)
+    for name, bend in on_cpu.controls()[1].items():
+        assert (on_gpu.controls()[1][name].cpu() - bend).norm() <= 1e-3 * bend.norm(), name
+
+
 def test_a_pair_trains_beside_others_as_alone(digits):
     first, ends = halves(Standard(), pairs=3)
     spec = TrainingSpec(epochs=2)

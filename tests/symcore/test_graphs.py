@@ -186,6 +186,22 @@ def test_a_population_equals_its_networks_trained_one_by_one(
             assert (got - expected).norm() <= 1e-3 * expected.norm(), name
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="runs on a GPU; there is none here")
+@pytest.mark.parametrize("treatment", TREATMENTS, ids=lambda t: t.kind)
+def test_captured_steps_on_a_cuda_device_equal_the_cpu(treatment: Treatment) -> None:
+    """To a part of each weight tensor's norm; a bias before BatchNorm has gradients that are rounding alone."""
+    start = population(treatment)
+    on_cpu, on_gpu = (fit(Trainer(start.to(device), DATA.to(device), SPEC)) for device in ("cpu", "cuda"))
+    for name, expected in on_cpu.effective().items():
+        if not name.endswith("nodes.bias"):
+            assert (on_gpu.effective()[name].cpu() - expected).norm() <= 1e-3 * expected.norm(), name
+    losses = [
+        Evaluator(end.network, DATA.to(end.device))(end.effective(), end.buffers, "test")[0]
+        for end in (on_cpu, on_gpu)
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
 def test_networks_learn_and_all_splits_are_measured_in_one_pass() -> None:
     told: dict[int, dict] = {}
     end = fit(

@@ -254,7 +254,7 @@ def test_captured_steps_on_a_gpu_equal_the_cpu(treatment, spec, precision, toler
     """To a part of each weight tensor's norm after two epochs; in TF32 the matrices of this width and batch are updated in the product."""
     start = population(treatment, width=128)
     on_cpu = fit(Trainer(start, digits, spec))
-    on_gpu = fit(Trainer(start.to("cuda"), digits.to("cuda"), spec), precision=precision)
+    on_gpu = fit(Trainer(start.to("cuda"), digits.to("cuda"), spec, precision=precision))
     for name, weights in on_cpu.effective().items():
         assert (on_gpu.effective()[name].cpu() - weights).norm() <= tolerance * weights.norm(), name
 
@@ -262,7 +262,7 @@ def test_captured_steps_on_a_gpu_equal_the_cpu(treatment, spec, precision, toler
 @needs_gpu
 def test_training_on_a_gpu_repeats_bit_for_bit(digits):
     once, again = (
-        fit(Trainer(population(Standard(), width=128).to("cuda"), digits.to("cuda"), FUSED), precision="tf32")
+        fit(Trainer(population(Standard(), width=128).to("cuda"), digits.to("cuda"), FUSED, precision="tf32"))
         for _ in range(2)
     )
     for name, weights in once.parameters.items():

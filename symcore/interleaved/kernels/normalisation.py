@@ -1,0 +1,273 @@
+"""Layer normalisation of maps [image, row, column, member, channel], with sum and ReLU, in one visit to memory."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+VALUES_HELD, VALUES_AT_ONCE = 16_384, 8_192
+"""A program keeps an image's map of so many values in registers; of a larger one so many at once, and all is read twice."""
+
+
+def normalise(
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, *, relu: bool, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `operations.normalise`; also the mean and 1 / standard deviation, float32 [image, member]."""
+    images, height, width, members, channels = x.shape
+    y = torch.empty_like(x)
+    mean = torch.empty(images, members, device=x.device)
+    inverse = torch.empty_like(mean)
+    _normalise[members, images](
+        x,
+        weight,
+        bias,
+        x if residual is None else residual,
+        y,
+        mean,
+        inverse,
+        epsilon,
+        members,
+        PIXELS=height * width,
+        CHANNELS=channels,
+        RESIDUAL=residual is not None,
+        RELU=relu,
+        **_tile(height * width, channels),
+    )
+    return y, mean, inverse
+
+
+def _tile(pixels: int, channels: int) -> dict[str, int]:
+    """How many pixels of one image a program takes at once, and with how many warps."""
+    wide, block = triton.next_power_of_2(channels), triton.next_power_of_2(pixels)
+    if wide * block > VALUES_HELD:
+        block = max(1, VALUES_AT_ONCE // wide)
+    return {"BLOCK": block, "WIDE": wide, "num_warps": min(16, max(1, block * wide // 512))}
+
+
+@triton.jit
+def _normalise(
+    x,
+    weight,
+    bias,
+    residual,
+    y,
+    means,
+    inverses,
+    epsilon,
+    members,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """One image of one member."""
+    member, image = tl.program_id(0), tl.program_id(1)
+    channel = tl.arange(0, WIDE)
+    known = channel < CHANNELS
+    pixel = tl.arange(0, BLOCK)
+    start = image.to(tl.int64) * PIXELS * members * CHANNELS + member * CHANNELS
+    at = pixel[:, None] * members * CHANNELS + channel[None, :]
+    step = BLOCK * members * CHANNELS
+    entries = PIXELS * CHANNELS
+    w = tl.load(weight + member * CHANNELS + channel, known, other=0.0)
+    b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
+    if BLOCK >= PIXELS:
+        inside = (pixel < PIXELS)[:, None] & known[None, :]
+        value = tl.load(x + start + at, inside, other=0.0).to(tl.float32)
+        mean = tl.sum(value) / entries
+        apart = tl.where(inside, value - mean, 0.0)
+        inverse = tl.rsqrt(tl.sum(apart * apart) / entries + epsilon)
+        out = apart * inverse * w[None, :] + b[None, :]
+        if RESIDUAL:
+            out += tl.load(residual + start + at, inside, other=0.0).to(tl.float32)
+        if RELU:
+            out = tl.maximum(out, 0.0)
+        tl.store(y + start + at, out, inside)
+    else:
+        total = tl.zeros([BLOCK, WIDE], tl.float32)
+        squares = tl.zeros([BLOCK, WIDE], tl.float32)
+        for block in range(tl.cdiv(PIXELS, BLOCK)):
+            inside = (pixel < PIXELS - block * BLOCK)[:, None] & known[None, :]
+            value = tl.load(x + start + block * step + at, inside, other=0.0).to(tl.float32)
+            total += value
+            squares += value * value
+        mean = tl.sum(total) / entries
+        inverse = tl.rsqrt(tl.maximum(tl.sum(squares) / entries - mean * mean, 0.0) + epsilon)
+        for block in range(tl.cdiv(PIXELS, BLOCK)):
+            inside = (pixel < PIXELS - block * BLOCK)[:, None] & known[None, :]
+            here = start + block * step + at
+            value = tl.load(x + here, inside, other=0.0).to(tl.float32)
+            out = (value - mean) * inverse * w[None, :] + b[None, :]
+            if RESIDUAL:
+                out += tl.load(residual + here, inside, other=0.0).to(tl.float32)
+            if RELU:
+                out = tl.maximum(out, 0.0)
+            tl.store(y + here, out, inside)
+    tl.store(means + image * members + member, mean)
+    tl.store(inverses + image * members + member, inverse)
+
+
+def normalise_backward(
+    gradient: Tensor,
+    other: Tensor | None,
+    x: Tensor,
+    y: Tensor | None,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    residual: bool,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients with respect to x, residual (empty without one), and [weight, bias]; `y` is given for a ReLU after a sum."""
+    images, height, width, members, channels = x.shape
+    by_x = torch.empty_like(x)
+    by_residual = torch.empty_like(x) if residual else x.new_empty(0)
+    tile = _tile(height * width, channels)
+    blocks = triton.cdiv(height * width, tile["BLOCK"])
+    parts = torch.empty(images, blocks, 2, members, channels, device=x.device)
+    given = gradient, gradient if other is None else other, x, gradient if y is None else y
+    sizes = {"PIXELS": height * width, "CHANNELS": channels}
+    traits = {"RELU": relu, "SUMMED": y is not None, "TWICE": other is not None, "RESIDUAL": residual}
+    _normalise_sums[members, images, blocks](
+        *given, mean, inverse, weight, bias, by_x, by_residual, parts, members,
+        HELD=blocks == 1, **sizes, **traits, **tile,
+    )  # fmt: skip
+    if blocks > 1:
+        parts = parts.sum(1)
+        _normalise_apply[members, images, blocks](
+            *given, mean, inverse, weight, bias, by_x, by_residual, parts, members,
+            **sizes, **traits, **tile,
+        )  # fmt: skip
+    return by_x, by_residual, parts.view(images, 2, members, channels).sum(0)
+
+
+@triton.jit
+def _passed(
+    gradient,
+    other,
+    x,
+    y,
+    at,
+    inside,
+    mean,
+    inverse,
+    w,
+    b,
+    RELU: tl.constexpr,
+    SUMMED: tl.constexpr,
+    TWICE: tl.constexpr,
+):
+    """The gradient before the ReLU, and the normalised values, [pixel, channel]."""
+    standard = (tl.load(x + at, inside, other=0.0).to(tl.float32) - mean) * inverse
+    passed = tl.load(gradient + at, inside, other=0.0).to(tl.float32)
+    if TWICE:
+        passed += tl.load(other + at, inside, other=0.0).to(tl.float32)
+    if RELU:
+        if SUMMED:
+            out = tl.load(y + at, inside, other=0.0).to(tl.float32)
+        else:
+            out = standard * w[None, :] + b[None, :]
+        passed = tl.where(out > 0, passed, 0.0)
+    return passed, standard
+
+
+@triton.jit
+def _normalise_sums(
+    gradient,
+    other,
+    x,
+    y,
+    means,
+    inverses,
+    weight,
+    bias,
+    by_x,
+    by_residual,
+    parts,
+    members,
+    RESIDUAL: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    RELU: tl.constexpr,
+    SUMMED: tl.constexpr,
+    TWICE: tl.constexpr,
+    HELD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Some pixels of one image of one member: their share of the affine gradient, `parts` [image, block, 2, member, channel].
+
+    Where these are all pixels, the other gradients too, while everything is in registers.
+    """
+    member, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel, pixel = tl.arange(0, WIDE), block * BLOCK + tl.arange(0, BLOCK)
+    known = channel < CHANNELS
+    inside = (pixel < PIXELS)[:, None] & known[None, :]
+    at = (image.to(tl.int64) * PIXELS + pixel)[:, None] * members + member
+    at = at * CHANNELS + channel[None, :]
+    w = tl.load(weight + member * CHANNELS + channel, known, other=0.0)
+    b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
+    mean = tl.load(means + image * members + member)
+    inverse = tl.load(inverses + image * members + member)
+    passed, standard = _passed(gradient, other, x, y, at, inside, mean, inverse, w, b, RELU, SUMMED, TWICE)
+    by_weight, by_bias = tl.sum(tl.where(inside, passed * standard, 0.0), 0), tl.sum(passed, 0)
+    own = parts + ((image * tl.num_programs(2) + block) * 2 * members + member) * CHANNELS + channel
+    tl.store(own, by_weight, known)
+    tl.store(own + members * CHANNELS, by_bias, known)
+    if HELD:
+        entries = PIXELS * CHANNELS
+        shift, slope = tl.sum(by_bias * w) / entries, tl.sum(by_weight * w) / entries
+        tl.store(by_x + at, (passed * w[None, :] - shift - standard * slope) * inverse, inside)
+        if RESIDUAL:
+            tl.store(by_residual + at, passed, inside)
+
+
+@triton.jit
+def _normalise_apply(
+    gradient,
+    other,
+    x,
+    y,
+    means,
+    inverses,
+    weight,
+    bias,
+    by_x,
+    by_residual,
+    sums,
+    members,
+    RESIDUAL: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    RELU: tl.constexpr,
+    SUMMED: tl.constexpr,
+    TWICE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """The gradients of some pixels of one image of one member, from the sums over all, [image, 2, member, channel]."""
+    member, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel, pixel = tl.arange(0, WIDE), block * BLOCK + tl.arange(0, BLOCK)
+    known = channel < CHANNELS
+    inside = (pixel < PIXELS)[:, None] & known[None, :]
+    at = (image.to(tl.int64) * PIXELS + pixel)[:, None] * members + member
+    at = at * CHANNELS + channel[None, :]
+    w = tl.load(weight + member * CHANNELS + channel, known, other=0.0)
+    b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
+    mean = tl.load(means + image * members + member)
+    inverse = tl.load(inverses + image * members + member)
+    own = sums + (image * 2 * members + member) * CHANNELS + channel
+    by_weight = tl.load(own, known, other=0.0)
+    by_bias = tl.load(own + members * CHANNELS, known, other=0.0)
+    entries = PIXELS * CHANNELS
+    shift, slope = tl.sum(by_bias * w) / entries, tl.sum(by_weight * w) / entries
+    passed, standard = _passed(gradient, other, x, y, at, inside, mean, inverse, w, b, RELU, SUMMED, TWICE)
+    tl.store(by_x + at, (passed * w[None, :] - shift - standard * slope) * inverse, inside)
+    if RESIDUAL:
+        tl.store(by_residual + at, passed, inside)
