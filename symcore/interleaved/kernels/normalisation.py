@@ -9,6 +9,8 @@ from torch import Tensor
 
 VALUES_HELD, VALUES_AT_ONCE = 16_384, 8_192
 """A program keeps an image's map of so many values in registers; of a larger one so many at once, and all is read twice."""
+SPLITS = 4
+"""Programs that share the sums over such a large map: enough to fill a GPU where members take turns, few enough to add."""
 
 
 def normalise(
@@ -128,23 +130,27 @@ def normalise_backward(
     images, height, width, members, channels = x.shape
     by_x = torch.empty_like(x)
     by_residual = torch.empty_like(x) if residual else x.new_empty(0)
-    tile = _tile(height * width, channels)
-    blocks = triton.cdiv(height * width, tile["BLOCK"])
-    parts = torch.empty(images, blocks, 2, members, channels, device=x.device)
-    given = gradient, gradient if other is None else other, x, gradient if y is None else y
-    sizes = {"PIXELS": height * width, "CHANNELS": channels}
-    traits = {"RELU": relu, "SUMMED": y is not None, "TWICE": other is not None, "RESIDUAL": residual}
-    _normalise_sums[members, images, blocks](
-        *given, mean, inverse, weight, bias, by_x, by_residual, parts, members,
-        HELD=blocks == 1, **sizes, **traits, **tile,
+    tile, pixels = _tile(height * width, channels), height * width
+    blocks = triton.cdiv(pixels, tile["BLOCK"])
+    splits = min(SPLITS, blocks)
+    parts = torch.empty(images, splits, 2, members, channels, device=x.device)
+    after = mean, inverse, weight, bias, by_x
+    sizes = {"PIXELS": pixels, "CHANNELS": channels}
+    _normalise_sums[members, images, splits](
+        gradient, gradient if other is None else other, x, gradient if y is None else y,
+        *after, by_residual, parts, members,
+        RESIDUAL=residual, RELU=relu, SUMMED=y is not None, TWICE=other is not None,
+        HELD=blocks == 1, STEPS=triton.cdiv(blocks, splits), **sizes, **tile,
     )  # fmt: skip
     if blocks > 1:
-        parts = parts.sum(1)
+        # with a sum, the gradient before ReLU is there already
+        passed, alike = (by_residual, True) if residual else (gradient, False)
         _normalise_apply[members, images, blocks](
-            *given, mean, inverse, weight, bias, by_x, by_residual, parts, members,
-            **sizes, **traits, **tile,
+            passed, passed if alike or other is None else other, x, *after, parts, members,
+            RELU=relu and not alike, TWICE=other is not None and not alike, SPLITS=splits,
+            **sizes, **tile,
         )  # fmt: skip
-    return by_x, by_residual, parts.view(images, 2, members, channels).sum(0)
+    return by_x, by_residual, parts.view(images * splits, 2, members, channels).sum(0)
 
 
 @triton.jit
@@ -198,34 +204,43 @@ def _normalise_sums(
     SUMMED: tl.constexpr,
     TWICE: tl.constexpr,
     HELD: tl.constexpr,
+    STEPS: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Some pixels of one image of one member: their share of the affine gradient, `parts` [image, block, 2, member, channel].
+    """Some pixels of one image of one member: their share of the affine gradient, `parts` [image, split, 2, member, channel].
 
-    Where these are all pixels, the other gradients too, while everything is in registers.
+    The residual's gradient too; where these are all pixels, that of x as well, while everything is in registers.
     """
-    member, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    channel, pixel = tl.arange(0, WIDE), block * BLOCK + tl.arange(0, BLOCK)
+    member, image, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel = tl.arange(0, WIDE)
     known = channel < CHANNELS
-    inside = (pixel < PIXELS)[:, None] & known[None, :]
-    at = (image.to(tl.int64) * PIXELS + pixel)[:, None] * members + member
-    at = at * CHANNELS + channel[None, :]
     w = tl.load(weight + member * CHANNELS + channel, known, other=0.0)
     b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
     mean = tl.load(means + image * members + member)
     inverse = tl.load(inverses + image * members + member)
-    passed, standard = _passed(gradient, other, x, y, at, inside, mean, inverse, w, b, RELU, SUMMED, TWICE)
-    by_weight, by_bias = tl.sum(tl.where(inside, passed * standard, 0.0), 0), tl.sum(passed, 0)
-    own = parts + ((image * tl.num_programs(2) + block) * 2 * members + member) * CHANNELS + channel
-    tl.store(own, by_weight, known)
-    tl.store(own + members * CHANNELS, by_bias, known)
-    if HELD:
-        entries = PIXELS * CHANNELS
-        shift, slope = tl.sum(by_bias * w) / entries, tl.sum(by_weight * w) / entries
-        tl.store(by_x + at, (passed * w[None, :] - shift - standard * slope) * inverse, inside)
+    by_weight = tl.zeros([BLOCK, WIDE], tl.float32)
+    by_bias = tl.zeros([BLOCK, WIDE], tl.float32)
+    for step in tl.static_range(STEPS):
+        pixel = (split * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+        inside = (pixel < PIXELS)[:, None] & known[None, :]
+        at = (image.to(tl.int64) * PIXELS + pixel)[:, None] * members + member
+        at = at * CHANNELS + channel[None, :]
+        passed, standard = _passed(
+            gradient, other, x, y, at, inside, mean, inverse, w, b, RELU, SUMMED, TWICE
+        )
+        by_weight += tl.where(inside, passed * standard, 0.0)
+        by_bias += passed
         if RESIDUAL:
             tl.store(by_residual + at, passed, inside)
+    weight_sum, bias_sum = tl.sum(by_weight, 0), tl.sum(by_bias, 0)
+    own = parts + ((image * tl.num_programs(2) + split) * 2 * members + member) * CHANNELS + channel
+    tl.store(own, weight_sum, known)
+    tl.store(own + members * CHANNELS, bias_sum, known)
+    if HELD:
+        entries = PIXELS * CHANNELS
+        shift, slope = tl.sum(bias_sum * w) / entries, tl.sum(weight_sum * w) / entries
+        tl.store(by_x + at, (passed * w[None, :] - shift - standard * slope) * inverse, inside)
 
 
 @triton.jit
@@ -233,26 +248,27 @@ def _normalise_apply(
     gradient,
     other,
     x,
-    y,
     means,
     inverses,
     weight,
     bias,
     by_x,
-    by_residual,
-    sums,
+    parts,
     members,
-    RESIDUAL: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     RELU: tl.constexpr,
-    SUMMED: tl.constexpr,
     TWICE: tl.constexpr,
+    SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """The gradients of some pixels of one image of one member, from the sums over all, [image, 2, member, channel]."""
-    member, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """The gradient of some pixels of one image of one member, from the sums over all, [image, split, 2, member, channel].
+
+    Images come last first: what the sums read last is still near.
+    """
+    member, block = tl.program_id(0), tl.program_id(2)
+    image = tl.num_programs(1) - 1 - tl.program_id(1)
     channel, pixel = tl.arange(0, WIDE), block * BLOCK + tl.arange(0, BLOCK)
     known = channel < CHANNELS
     inside = (pixel < PIXELS)[:, None] & known[None, :]
@@ -262,12 +278,15 @@ def _normalise_apply(
     b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
     mean = tl.load(means + image * members + member)
     inverse = tl.load(inverses + image * members + member)
-    own = sums + (image * 2 * members + member) * CHANNELS + channel
-    by_weight = tl.load(own, known, other=0.0)
-    by_bias = tl.load(own + members * CHANNELS, known, other=0.0)
+    by_weight = tl.zeros([WIDE], tl.float32)
+    by_bias = tl.zeros([WIDE], tl.float32)
+    for split in tl.static_range(SPLITS):
+        own = parts + ((image * SPLITS + split) * 2 * members + member) * CHANNELS + channel
+        by_weight += tl.load(own, known, other=0.0)
+        by_bias += tl.load(own + members * CHANNELS, known, other=0.0)
     entries = PIXELS * CHANNELS
     shift, slope = tl.sum(by_bias * w) / entries, tl.sum(by_weight * w) / entries
-    passed, standard = _passed(gradient, other, x, y, at, inside, mean, inverse, w, b, RELU, SUMMED, TWICE)
+    passed, standard = _passed(
+        gradient, other, x, x, at, inside, mean, inverse, w, b, RELU, SUMMED=False, TWICE=TWICE
+    )
     tl.store(by_x + at, (passed * w[None, :] - shift - standard * slope) * inverse, inside)
-    if RESIDUAL:
-        tl.store(by_residual + at, passed, inside)
