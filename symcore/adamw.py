@@ -181,10 +181,11 @@ def set_rate(block: Block, learning_rate: Tensor) -> None:
 
 
 def update(block: Block, gradient: Tensor, steps: Tensor) -> None:
-    """One step in place, gradient [member, entry]; the arithmetic is that of `torch.optim.AdamW`.
+    """One step in place, gradient [member, entry] of any type; the arithmetic is that of `torch.optim.AdamW`.
 
     `steps` counts updates, this one included, as float32 [1] on the device.
     """
+    gradient = gradient.to(block.weights.dtype)
     first_correction = -torch.expm1(steps * math.log(BETA1))  # 1 - BETA1**steps would cancel
     second_correction = (-torch.expm1(steps * math.log(BETA2))).sqrt()
     block.first.lerp_(gradient, 1 - BETA1)

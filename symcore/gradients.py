@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
 from symcore.asymmetry import Parameters
-from symcore.interleaved.lowering import InterleavedNetwork
+from symcore.interleaved.lowering import InterleavedNetwork, channels_second
 from symcore.metrics import cross_entropy
 from symcore.networks.gnn import neighbours
 from symcore.population import call_one
@@ -70,9 +70,9 @@ def interleaved_gradient_program(
         shared = [] if stacked_buffers else tensors[len(names) : -2]
 
         def some(own: list[Tensor]) -> tuple[Tensor, ...]:
-            leaves = [_channels_last(weight).detach().requires_grad_() for weight in own[: len(names)]]
+            leaves = [network.leaf(weight) for weight in own[: len(names)]]
             with torch.enable_grad():
-                weights = map(_channels_second, leaves)
+                weights = map(channels_second, leaves)
                 held = dict(zip(given, [*weights, *shared, *own[len(names) : -2]], strict=True))
                 losses = cross_entropy(network.of_maps(held, own[-2]), own[-1]).mean(-1)
                 gradients = torch.autograd.grad(losses.sum(), leaves)
@@ -80,15 +80,6 @@ def interleaved_gradient_program(
 
         own = tensors if stacked_buffers else [*tensors[: len(names)], *tensors[-2:]]
         losses, *gradients = network.in_turn(some, own)
-        return losses, *map(_channels_second, gradients)
+        return losses, *map(channels_second, gradients)
 
     return Program(flat)
-
-
-def _channels_last(filters: Tensor) -> Tensor:
-    """[member, out, in, k, k] -> [member, out, k, k, in]; gradients in this order of memory need no turning."""
-    return filters.movedim(2, -1) if filters.ndim == 5 else filters
-
-
-def _channels_second(filters: Tensor) -> Tensor:
-    return filters.movedim(-1, 2) if filters.ndim == 5 else filters

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from symcore.align.matching import Matching, dot, inner_product
 from symcore.precision import arithmetic
@@ -99,18 +99,24 @@ def proven(
     )
 
 
+PAIRS_AT_ONCE = 8
+"""Pairs whose networks compute together; the rest wait, for unfolded maps take much memory."""
+
+
 def _compare(network: nn.Module, weights: Tensors, permuted: Tensors, probe: tuple[Tensor, ...]) -> None:
-    dtype, first = _widest(network, _row(weights, 0), probe)
-    for pair in range(len(next(iter(weights.values())))):
-        before = _outputs(network, _row(weights, pair), probe, dtype) if pair else first
-        after = _outputs(network, _row(permuted, pair), probe, dtype)
-        change, scale = float((after - before).abs().max()), float(before.abs().max())
-        if not change <= TOLERANCE[dtype] * scale:
-            msg = (
-                f"pair {pair}: permuting the network changes its outputs by up to {change:.3g}, where the largest is "
-                f"{scale:.3g} (allowed: {TOLERANCE[dtype]:g} of it); the permutation specification does not fit it"
-            )
-            raise AlignmentError(msg)
+    for first in range(0, len(next(iter(weights.values()))), PAIRS_AT_ONCE):
+        some = slice(first, first + PAIRS_AT_ONCE)
+        (before, after), tolerance = _outputs(
+            network, [_rows(side, some) for side in (weights, permuted)], probe
+        )
+        change, scale = (after - before).abs().amax(1).tolist(), before.abs().amax(1).tolist()
+        for pair, (moved, largest) in enumerate(zip(change, scale, strict=True), first):
+            if not moved <= tolerance * largest:
+                msg = (
+                    f"pair {pair}: permuting the network changes its outputs by up to {moved:.3g}, where the largest is "
+                    f"{largest:.3g} (allowed: {tolerance:g} of it); the permutation specification does not fit it"
+                )
+                raise AlignmentError(msg)
 
 
 def _probe(examples: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
@@ -122,21 +128,35 @@ def _probe(examples: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
     )
 
 
-def _row(weights: Tensors, pair: int) -> dict[str, Tensor]:
-    return {name: w[pair] for name, w in weights.items()}
+def _rows(weights: Tensors, some: slice) -> dict[str, Tensor]:
+    return {name: w[some] for name, w in weights.items()}
 
 
-def _widest(network: nn.Module, weights: Tensors, probe: tuple[Tensor, ...]) -> tuple[torch.dtype, Tensor]:
-    """float64 and the outputs in it, or float32 where a network makes such tensors and cannot multiply them with others."""
+def _outputs(
+    network: nn.Module, sides: Sequence[Tensors], probe: tuple[Tensor, ...]
+) -> tuple[list[Tensor], float]:
+    """All numbers that networks of weights [pair, *shape] give, [pair, number], and how far rounding may move them.
+
+    They are of float64, or float32 where a network makes such tensors itself and cannot multiply them with others.
+    """
     try:
-        return torch.float64, _outputs(network, weights, probe, torch.float64)
+        return [_in_type(network, weights, probe, torch.float64) for weights in sides], TOLERANCE[
+            torch.float64
+        ]
     except RuntimeError:
-        return torch.float32, _outputs(network, weights, probe, torch.float32)
+        return [_in_type(network, weights, probe, torch.float32) for weights in sides], TOLERANCE[
+            torch.float32
+        ]
 
 
 @torch.no_grad()
-def _outputs(network: nn.Module, weights: Tensors, probe: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
-    """All numbers that a network gives, one after another."""
+def _in_type(network: nn.Module, weights: Tensors, probe: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    network = network.to(dtype)
     inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in probe)
-    outputs = functional_call(network.to(dtype), {name: w.to(dtype) for name, w in weights.items()}, inputs)
-    return torch.cat([x.flatten() for x in (outputs if isinstance(outputs, tuple) else (outputs,))])
+
+    def one(own: Tensors) -> Tensor:
+        outputs = functional_call(network, dict(own), inputs)
+        return torch.cat([x.flatten() for x in (outputs if isinstance(outputs, tuple) else (outputs,))])
+
+    found: Tensor = vmap(one)({name: w.to(dtype) for name, w in weights.items()})
+    return found

@@ -185,6 +185,11 @@ def _linear(x: Value, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.einsum("bni,noi->bno", _tensor(x), weight) + bias
 
 
+def channels_second(filters: Tensor) -> Tensor:
+    """A leaf, or its gradient, in the shape of the weight: [member, out, k, k, in] -> [member, out, in, k, k]."""
+    return filters.movedim(-1, 2) if filters.ndim == 5 else filters
+
+
 class InterleavedNetwork:
     """A population's forward pass on interleaved maps."""
 
@@ -240,6 +245,17 @@ class InterleavedNetwork:
     def alone(self) -> bool:
         """Whether members are better computed one after another, for one fills a GPU with its own channels."""
         return self._widest > WIDEST
+
+    def leaf(self, weight: Tensor) -> Tensor:
+        """What to differentiate by for a weight [member, *shape]: filters [member, out, k, k, in], as they lie in memory.
+
+        Where a library makes all their gradients, they are rounded before, so that nobody turns gradients into float32.
+        """
+        filters = weight.detach()
+        if filters.ndim == 5:
+            filters = filters.movedim(2, -1)
+            filters = filters.to(self.dtype) if self.alone else filters
+        return filters.requires_grad_()
 
     def in_turn(
         self, function: Callable[[list[Tensor]], tuple[Tensor, ...]], own: list[Tensor]

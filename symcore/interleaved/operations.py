@@ -257,19 +257,19 @@ def _(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 @torch.library.custom_op("symlab::convolve_by_weight", mutates_args=())
 def _convolve_by_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """The gradient with respect to a convolution's filters, float32 [member, out, k, k, in]."""
+    """The gradient with respect to a convolution's filters, [member, out, k, k, in]; float32 unless the library gives it."""
     if _own_kernel(x, weight, stride):
         from symcore.interleaved.kernels import convolutions  # noqa: PLC0415
 
         return convolutions.convolve_by_weight(gradient, x, weight.shape[2], stride)
     found = _library_backward(gradient, x, weight, stride, 1)
-    return torch.empty_like(weight, dtype=torch.float32).copy_(found.permute(0, 2, 3, 1).view(weight.shape))
+    return found.permute(0, 2, 3, 1).contiguous().view(weight.shape)
 
 
 @_convolve_by_weight.register_fake
 def _(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    del gradient, x, stride
-    return torch.empty_like(weight, dtype=torch.float32)
+    del gradient
+    return torch.empty_like(weight, dtype=torch.float32 if _own_kernel(x, weight, stride) else weight.dtype)
 
 
 def _own_kernel(x: Tensor, weight: Tensor, stride: int) -> bool:
@@ -339,7 +339,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
 
     Args:
         x: maps [image, row, column, member, in].
-        weight: float32 [member, out, in, k, k], k odd; it is rounded to x's type, its gradient is not.
+        weight: [member, out, in, k, k], k odd; it is rounded to x's type, its gradient where a library makes it.
         stride: rows and columns from one output to the next; both divide the map's.
 
     Returns:

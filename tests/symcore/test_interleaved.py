@@ -169,15 +169,19 @@ def test_a_network_without_an_interleaved_form_says_what_it_lacks():
 
 
 @pytest.mark.parametrize("treatment", [Standard(), SigmaAsymmetric()], ids=["standard", "sigma"])
-@pytest.mark.parametrize("width", [0.25, 8], ids=["together", "one after another"])
-def test_the_gradient_program_is_the_one_of_the_plain_module(treatment, width):
+@pytest.mark.parametrize(
+    ("width", "kind", "tolerance"),
+    [(0.25, torch.float32, 1e-4), (8, torch.float32, 1e-4), (8, torch.bfloat16, 0.25)],
+    ids=["together", "one after another", "one after another, rounded"],
+)
+def test_the_gradient_program_is_the_one_of_the_plain_module(treatment, width, kind, tolerance):
     """Of a network that is too wide to be interleaved too; there members take turns."""
     network = ResNetSpec(depth=8, width=width)
     population = build(Design(network, treatment, (3, 4, 4), 10, (0, 1)))
     weights, buffers = population.effective(), population.buffers
     names, images = list(weights), torch.randn(2, 3, 3, 4, 4, generator=generator())
     labels = torch.randint(10, (2, 3), generator=generator())
-    form = InterleavedNetwork(population.network, (3, 4, 4), torch.float32)
+    form = InterleavedNetwork(population.network, (3, 4, 4), kind)
     assert form.alone == (width == 8)
     plain = gradient_program(population.network, names, stacked_buffers=False)
     program = interleaved_gradient_program(form, names, list(buffers), stacked_buffers=False)
@@ -185,7 +189,7 @@ def test_the_gradient_program_is_the_one_of_the_plain_module(treatment, width):
     expected = plain([*given, images, labels])
     found = program([*given, form.maps(images), labels])
     for one, other in zip(found, expected, strict=True):
-        close(one, other, 1e-4)
+        close(one, other, tolerance)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -9,8 +9,12 @@ from torch import Tensor
 
 VALUES_HELD, VALUES_AT_ONCE = 16_384, 8_192
 """A program keeps an image's map of so many values in registers; of a larger one so many at once, and all is read twice."""
-SPLITS = 4
-"""Programs that share the sums over such a large map: enough to fill a GPU where members take turns, few enough to add."""
+SHARE, SPLITS = 2_048, 4
+"""Backward, so many values at once, and at least so many programs share a large map: the fastest of those tried on an H200."""
+MOST_STEPS = 16
+"""A program's steps are unrolled."""
+ROWS_ADDED, COLUMNS_ADDED = 512, 16
+"""Parts of how many sums a program adds up at once, in one order, so that a run repeats."""
 
 
 def normalise(
@@ -35,16 +39,16 @@ def normalise(
         CHANNELS=channels,
         RESIDUAL=residual is not None,
         RELU=relu,
-        **_tile(height * width, channels),
+        **_tile(height * width, channels, VALUES_AT_ONCE),
     )
     return y, mean, inverse
 
 
-def _tile(pixels: int, channels: int) -> dict[str, int]:
+def _tile(pixels: int, channels: int, at_once: int) -> dict[str, int]:
     """How many pixels of one image a program takes at once, and with how many warps."""
     wide, block = triton.next_power_of_2(channels), triton.next_power_of_2(pixels)
     if wide * block > VALUES_HELD:
-        block = max(1, VALUES_AT_ONCE // wide)
+        block = max(1, at_once // wide)
     return {"BLOCK": block, "WIDE": wide, "num_warps": min(16, max(1, block * wide // 512))}
 
 
@@ -130,9 +134,9 @@ def normalise_backward(
     images, height, width, members, channels = x.shape
     by_x = torch.empty_like(x)
     by_residual = torch.empty_like(x) if residual else x.new_empty(0)
-    tile, pixels = _tile(height * width, channels), height * width
+    tile, pixels = _tile(height * width, channels, SHARE), height * width
     blocks = triton.cdiv(pixels, tile["BLOCK"])
-    splits = min(SPLITS, blocks)
+    splits = min(blocks, max(SPLITS, blocks // MOST_STEPS))
     parts = torch.empty(images, splits, 2, members, channels, device=x.device)
     after = mean, inverse, weight, bias, by_x
     sizes = {"PIXELS": pixels, "CHANNELS": channels}
@@ -150,7 +154,23 @@ def normalise_backward(
             RELU=relu and not alike, TWICE=other is not None and not alike, SPLITS=splits,
             **sizes, **tile,
         )  # fmt: skip
-    return by_x, by_residual, parts.view(images * splits, 2, members, channels).sum(0)
+    by_affine = torch.empty(2, members, channels, device=x.device)
+    _add_parts[(triton.cdiv(by_affine.numel(), COLUMNS_ADDED),)](
+        parts, by_affine, images * splits, by_affine.numel(), ROWS=ROWS_ADDED, COLUMNS=COLUMNS_ADDED
+    )
+    return by_x, by_residual, by_affine
+
+
+@triton.jit
+def _add_parts(parts, total, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The sum over rows of some columns of [row, column]."""
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    added = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for first in range(0, rows, ROWS):
+        row = first + tl.arange(0, ROWS)
+        inside = (row < rows)[:, None] & (column < columns)[None, :]
+        added += tl.load(parts + row[:, None] * columns + column[None, :], inside, other=0.0)
+    tl.store(total + column, tl.sum(added, 0), column < columns)
 
 
 @triton.jit
