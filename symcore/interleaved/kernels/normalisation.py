@@ -35,6 +35,8 @@ def normalise(
         inverse,
         epsilon,
         members,
+        weight.stride(0),
+        bias.stride(0),
         PIXELS=height * width,
         CHANNELS=channels,
         RESIDUAL=residual is not None,
@@ -63,6 +65,8 @@ def _normalise(
     inverses,
     epsilon,
     members,
+    weight_stride,
+    bias_stride,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     RESIDUAL: tl.constexpr,
@@ -79,8 +83,8 @@ def _normalise(
     at = pixel[:, None] * members * CHANNELS + channel[None, :]
     step = BLOCK * members * CHANNELS
     entries = PIXELS * CHANNELS
-    w = tl.load(weight + member * CHANNELS + channel, known, other=0.0)
-    b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
+    w = tl.load(weight + member * weight_stride + channel, known, other=0.0)
+    b = tl.load(bias + member * bias_stride + channel, known, other=0.0)
     if BLOCK >= PIXELS:
         inside = (pixel < PIXELS)[:, None] & known[None, :]
         value = tl.load(x + start + at, inside, other=0.0).to(tl.float32)
@@ -138,11 +142,12 @@ def normalise_backward(
     blocks = triton.cdiv(pixels, tile["BLOCK"])
     splits = min(blocks, max(SPLITS, blocks // MOST_STEPS))
     parts = torch.empty(images, splits, 2, members, channels, device=x.device)
-    after = mean, inverse, weight, bias, by_x
+    # a member's weights may lie far from the next one's
+    after, strides = (mean, inverse, weight, bias, by_x), (weight.stride(0), bias.stride(0))
     sizes = {"PIXELS": pixels, "CHANNELS": channels}
     _normalise_sums[members, images, splits](
         gradient, gradient if other is None else other, x, gradient if y is None else y,
-        *after, by_residual, parts, members,
+        *after, by_residual, parts, members, *strides,
         RESIDUAL=residual, RELU=relu, SUMMED=y is not None, TWICE=other is not None,
         HELD=blocks == 1, STEPS=triton.cdiv(blocks, splits), **sizes, **tile,
     )  # fmt: skip
@@ -150,7 +155,7 @@ def normalise_backward(
         # with a sum, the gradient before ReLU is there already
         passed, alike = (by_residual, True) if residual else (gradient, False)
         _normalise_apply[members, images, blocks](
-            passed, passed if alike or other is None else other, x, *after, parts, members,
+            passed, passed if alike or other is None else other, x, *after, parts, members, *strides,
             RELU=relu and not alike, TWICE=other is not None and not alike, SPLITS=splits,
             **sizes, **tile,
         )  # fmt: skip
@@ -217,6 +222,8 @@ def _normalise_sums(
     by_residual,
     parts,
     members,
+    weight_stride,
+    bias_stride,
     RESIDUAL: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -235,8 +242,8 @@ def _normalise_sums(
     member, image, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channel = tl.arange(0, WIDE)
     known = channel < CHANNELS
-    w = tl.load(weight + member * CHANNELS + channel, known, other=0.0)
-    b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
+    w = tl.load(weight + member * weight_stride + channel, known, other=0.0)
+    b = tl.load(bias + member * bias_stride + channel, known, other=0.0)
     mean = tl.load(means + image * members + member)
     inverse = tl.load(inverses + image * members + member)
     by_weight = tl.zeros([BLOCK, WIDE], tl.float32)
@@ -275,6 +282,8 @@ def _normalise_apply(
     by_x,
     parts,
     members,
+    weight_stride,
+    bias_stride,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     RELU: tl.constexpr,
@@ -294,8 +303,8 @@ def _normalise_apply(
     inside = (pixel < PIXELS)[:, None] & known[None, :]
     at = (image.to(tl.int64) * PIXELS + pixel)[:, None] * members + member
     at = at * CHANNELS + channel[None, :]
-    w = tl.load(weight + member * CHANNELS + channel, known, other=0.0)
-    b = tl.load(bias + member * CHANNELS + channel, known, other=0.0)
+    w = tl.load(weight + member * weight_stride + channel, known, other=0.0)
+    b = tl.load(bias + member * bias_stride + channel, known, other=0.0)
     mean = tl.load(means + image * members + member)
     inverse = tl.load(inverses + image * members + member)
     by_weight = tl.zeros([WIDE], tl.float32)
