@@ -112,7 +112,7 @@ class Ascent:
             if len(rows) == len(self):
                 self.moved[name] = moved
             else:
-                self.moved[name][rows.to(moved.device)] = moved
+                self.moved[name].index_copy_(0, rows.to(moved.device), moved)
         self.permutations[group.name][rows] = self.permutations[group.name][rows].gather(1, move)
         if group.flip:
             self.signs[group.name][rows] = self.signs[group.name][rows].gather(1, move) * sign

@@ -7,10 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-VALUES_HELD, VALUES_AT_ONCE = 16_384, 8_192
-"""A program keeps an image's map of so many values in registers; of a larger one so many at once, and all is read twice."""
-SHARE, SPLITS = 2_048, 4
-"""Backward, so many values at once, and at least so many programs share a large map: the fastest of those tried on an H200."""
+VALUES_HELD = 16_384
+"""A program keeps an image's map of so many values in registers, and a larger one is read twice."""
+LARGE_FORWARD, LARGE_BACKWARD = (16_384, 32), (2_048, 4)
+"""Values of a large map that a program takes at once, and its warps: the fastest of those tried on an H200."""
+SPLITS = 4
+"""Programs, at least, that share a large map backward."""
 MOST_STEPS = 16
 """A program's steps are unrolled."""
 ROWS_ADDED, COLUMNS_ADDED = 512, 16
@@ -41,16 +43,16 @@ def normalise(
         CHANNELS=channels,
         RESIDUAL=residual is not None,
         RELU=relu,
-        **_tile(height * width, channels, VALUES_AT_ONCE),
+        **_tile(height * width, channels, LARGE_FORWARD),
     )
     return y, mean, inverse
 
 
-def _tile(pixels: int, channels: int, at_once: int) -> dict[str, int]:
+def _tile(pixels: int, channels: int, large: tuple[int, int]) -> dict[str, int]:
     """How many pixels of one image a program takes at once, and with how many warps."""
     wide, block = triton.next_power_of_2(channels), triton.next_power_of_2(pixels)
     if wide * block > VALUES_HELD:
-        block = max(1, at_once // wide)
+        return {"BLOCK": max(1, large[0] // wide), "WIDE": wide, "num_warps": large[1]}
     return {"BLOCK": block, "WIDE": wide, "num_warps": min(16, max(1, block * wide // 512))}
 
 
@@ -138,7 +140,7 @@ def normalise_backward(
     images, height, width, members, channels = x.shape
     by_x = torch.empty_like(x)
     by_residual = torch.empty_like(x) if residual else x.new_empty(0)
-    tile, pixels = _tile(height * width, channels, SHARE), height * width
+    tile, pixels = _tile(height * width, channels, LARGE_BACKWARD), height * width
     blocks = triton.cdiv(pixels, tile["BLOCK"])
     splits = min(blocks, max(SPLITS, blocks // MOST_STEPS))
     parts = torch.empty(images, splits, 2, members, channels, device=x.device)
