@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument(
         "--width", type=float, default=8.0 if torch.cuda.is_available() else 2.0, help="of ResNet20"
     )
-    parser.add_argument("--pairs", type=int, default=32 if torch.cuda.is_available() else 4, help="on a GPU")
+    parser.add_argument("--pairs", type=int, default=64 if torch.cuda.is_available() else 4, help="on a GPU")
     parser.add_argument("--reference", type=int, default=4, help="pairs that the published algorithm matches")
     given = parser.parse_args()
     spec = ResNetSpec(depth=20, width=given.width)

@@ -156,8 +156,27 @@ def assign(similarity: Tensor, pool: Executor) -> Tensor:
     rows, found = open_pairs.nonzero()[:, 0], preferred.cpu()
     if len(rows):
         some = similarity if len(rows) == len(similarity) else similarity[rows]
+        some = priced(some) if some.is_cuda else some  # a CPU would take longer for prices than they save
         found[rows.cpu()] = torch.from_numpy(np.stack(list(pool.map(_assign, _on_host(some).numpy()))))
     return found
+
+
+TEMPERATURE, STEPS = 0.1, 10
+"""Of the soft assignments that prices come from, in standard deviations of a pair's similarities, and how many steps."""
+
+
+def priced(similarity: Tensor) -> Tensor:
+    """[pair, i, j] less a price of each j, [pair, 1, j]: the best assignments stay, and a search finds them in half the time.
+
+    The prices are those of a few Sinkhorn steps (Cuturi 2013), under which few i prefer the same j.
+    """
+    spread = similarity.std((1, 2), correction=0, keepdim=True)
+    scale = torch.where(spread > 0, TEMPERATURE * spread, 1)
+    soft = similarity / scale
+    price = torch.zeros_like(soft[:, :1])
+    for _ in range(STEPS):
+        price = (soft - (soft - price).logsumexp(2, keepdim=True)).logsumexp(1, keepdim=True)
+    return similarity - price * scale
 
 
 def _on_host(tensor: Tensor) -> Tensor:

@@ -99,8 +99,8 @@ def proven(
     )
 
 
-PAIRS_AT_ONCE = 8
-"""Pairs whose networks compute together; the rest wait, for unfolded maps take much memory."""
+PAIRS_AT_ONCE = 32
+"""Pairs whose networks compute together; the rest wait, for their maps take memory."""
 
 
 def _compare(network: nn.Module, weights: Tensors, permuted: Tensors, probe: tuple[Tensor, ...]) -> None:

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from symcore.align.matching import priced
 from symcore.align.proof import AlignmentError, prove
 from symcore.align.weights import Sweep, match
 from symcore.figlu import replace_activations
@@ -254,6 +255,19 @@ def test_a_network_that_insists_on_float32_is_proven_in_float32() -> None:
     group = matching.spec.groups[0]
     with pytest.raises(AlignmentError, match=r"allowed: 0\.0001 of it"):
         match(network, a, b, PROBE, spec=PermutationSpec((replace(group, axes=group.axes[:1]),)))
+
+
+@given(
+    st.integers(1, 7),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 1e-9, 1.0, 1e9]),
+    st.sampled_from([0.0, 1e6]),
+)
+def test_prices_leave_the_best_assignment(n: int, seed: int, spread: float, around: float) -> None:
+    similarity = torch.from_numpy(np.random.default_rng(seed).standard_normal((2, n, n)) * spread + around)
+    for plain, cheaper in zip(similarity.numpy(), priced(similarity).numpy(), strict=True):
+        best, found = (linear_sum_assignment(s, maximize=True) for s in (plain, cheaper))
+        assert plain[found].sum() == pytest.approx(plain[best].sum(), rel=1e-12)
 
 
 def test_stopping_is_asked_before_every_sweep() -> None:
