@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
+from jobs.checkpoints import checkpoint_seconds
 from jobs.designs import field_error, size
 from jobs.estimates import Estimate
-from jobs.fitting import checkpoint_seconds
 from jobs.inputs import dataset, population
 from jobs.job import Job, RecordsLostError
 from jobs.kinds import surface_trajectory

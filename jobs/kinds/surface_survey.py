@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from jobs.job import Job
 from symcore.asymmetry import Parameters
+from symcore.checkpoints import StoppedError
 from symcore.landscape.planes import Plane
 from symcore.landscape.surfaces import evaluate, rounds
 from symcore.metrics import Array, Evaluator
-from symcore.training import StoppedError
 
 BATCH = 128
 """Cells of a batch of records, evaluated together."""

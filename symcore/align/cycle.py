@@ -22,11 +22,11 @@ from symcore.align.matching import Matching, Networks, Watch
 from symcore.align.proof import prove, proven
 from symcore.align.soft import moved, vertex
 from symcore.align.weights import match
+from symcore.checkpoints import StoppedError
 from symcore.data.sources import Dataset
 from symcore.settings import Settings
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.permutations import Group, PermutationSpec
-from symcore.training import StoppedError
 
 Tensors = Mapping[str, Tensor]
 

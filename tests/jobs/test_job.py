@@ -10,7 +10,7 @@ from jobs import spool
 from jobs.job import Job, Progress, RecordsLostError
 from jobs.records import COMMON, RecordError
 from jobs.spool import Spool, SpoolBusyError
-from symcore.training import StoppedError
+from symcore.checkpoints import StoppedError
 
 
 def job(folder: Path, opened: Spool) -> Job:
