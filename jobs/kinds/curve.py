@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -15,8 +16,8 @@ from jobs.estimates import Estimate
 from jobs.fitting import checkpoint, train
 from jobs.inputs import dataset
 from jobs.job import Job
-from jobs.kinds.ends import PairsSpec, check_ends, ends, on_split, steps
-from jobs.kinds.interpolate import Points, Splits, record, summary
+from jobs.kinds.ends import PairsSpec, check_ends, ends, of_pairs, on_split, steps
+from jobs.kinds.interpolate import Points, Splits, on_parts, record, summary
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import RunSpec, SpecHash
@@ -85,7 +86,8 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """Trains the bends, keeps them, and evaluates every point of every curve on every split.
 
     Raises:
-        StoppedError: if the job was asked to stop; a checkpoint of the bends is in its folder.
+        StoppedError: if the job was asked to stop; a checkpoint of the bends is in its folder, and when they are
+            trained it goes on with the pairs that are not recorded.
     """
     images = dataset(spec, job)
     trainer = _fit(spec, images, job)
@@ -95,8 +97,6 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     partial.replace(path)
     job.artifact(path, "bends")
     found = _evaluate(spec, trainer, images, job)
-    for split, points in found.items():
-        record(job, split, points)
     checkpoint(job).unlink(missing_ok=True)
     return summary(found)
 
@@ -123,11 +123,18 @@ def _evaluate(spec: Spec, trainer: CurveTrainer, images: Dataset, job: Job) -> d
         on_chunk=job.pause_point,
     )
     begin = steps(job, len(spec.pairs), [on_split(split) for split in spec.splits])
-    paths: dict[str, PathPoints] = {}
+    controls = trainer.controls()
+
+    def evaluate(split: str, part: slice) -> PathPoints:
+        own = of_pairs(part, first.buffers) if first.stacked else first.buffers
+        some = [of_pairs(part, control) for control in controls]
+        return curve_path(evaluator, some, own, split, alphas(spec.points))
+
+    def recorded(split: str, part: slice) -> PathPoints:
+        return record(job, split, part, spec.points, partial(evaluate, split, part))
+
     with arithmetic(spec.precision):
-        for split in spec.splits:
-            on_pairs = begin(on_split(split))
-            paths[split] = curve_path(
-                evaluator, trainer.controls(), first.buffers, split, alphas(spec.points), on_pairs
-            )
-    return paths
+        return {
+            split: on_parts(spec, spec.points, partial(recorded, split), begin(on_split(split)))
+            for split in spec.splits
+        }

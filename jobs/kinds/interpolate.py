@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, partial
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -15,8 +17,19 @@ from jobs.designs import field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset
 from jobs.job import Job
-from jobs.kinds.ends import PairsSpec, check_ends, ends, on_split, steps
+from jobs.kinds.ends import (
+    PairsSpec,
+    by_pair,
+    check_ends,
+    ends,
+    of_pairs,
+    of_points,
+    on_split,
+    parts,
+    steps,
+)
 from jobs.kinds.train import Spec as TrainSpec
+from jobs.records import Column
 from jobs.specs import RunSpec, SpecHash, refusal
 from symcore.align import repair
 from symcore.asymmetry import Parameters
@@ -132,11 +145,11 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """Evaluates every point of every path on every split.
 
     Raises:
-        StoppedError: if the job was asked to stop; it starts again from the beginning.
+        StoppedError: if the job was asked to stop; it goes on with the pairs that are not recorded.
     """
     images = dataset(spec, job)
     first, a, b = ends(spec, job)
-    positions, begin = alphas(spec.points), steps(job, len(spec.pairs), _order(spec))
+    begin = steps(job, len(spec.pairs), _order(spec))
     with arithmetic(spec.precision):
         network, corrections = _repaired(spec, first, (a, b), images, begin)
         evaluator = Evaluator(
@@ -148,23 +161,26 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
             on_chunk=job.pause_point,
         )
         sharpness = _sharpness(spec, evaluator, first, (a, b), corrections, begin, job)
-        paths: dict[str, PathPoints] = {
-            split: linear_path(
+
+        def evaluate(split: str, part: slice) -> PathPoints:
+            return linear_path(
                 evaluator,
-                a,
-                b,
-                first.buffers,
+                of_pairs(part, a),
+                of_pairs(part, b),
+                of_pairs(part, first.buffers) if first.stacked else first.buffers,
                 split,
-                positions,
-                begin(on_split(split)),
-                corrections=corrections,
-                sharpness=sharpness,
+                alphas(spec.points),
+                corrections=of_pairs(part, corrections),
+                sharpness=None if sharpness is None else sharpness[part],
             )
+
+        def recorded(split: str, part: slice) -> PathPoints:
+            return _recorded(spec, split, part, partial(evaluate, split, part), sharpness, job)
+
+        paths: dict[str, PathPoints] = {
+            split: on_parts(spec, spec.points, partial(recorded, split), begin(on_split(split)))
             for split in spec.splits
         }
-    for split, path in paths.items():
-        record(job, split, path)
-        _record_calibrated(job, split, path, sharpness)
     return summary(paths)
 
 
@@ -230,32 +246,52 @@ def _calibrating(spec: Spec) -> str:
     return "val" if "val" in SOURCES[spec.data].sizes else "test"
 
 
-def record(job: Job, split: str, path: PathPoints) -> None:
-    """One batch of the path_point table: every point of every pair's path on one split."""
-    pairs, points = path.loss.shape
-    job.emit(
-        "path_point",
-        pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
-        alpha=np.tile(alphas(points), pairs),
-        split=[split] * (pairs * points),
-        loss=path.loss.ravel(),
-        accuracy=path.accuracy.ravel(),
-    )
+def on_parts(
+    spec: PairsSpec, points: int, recorded: Callable[[slice], PathPoints], on_pairs: Callable[[int], None]
+) -> PathPoints:
+    """All paths, some pairs after others; reports how many are done."""
+    found = []
+    for part in parts(spec, points):
+        found.append(recorded(part))
+        on_pairs(part.stop)
+    return PathPoints.join(found)
 
 
-def _record_calibrated(job: Job, split: str, path: PathPoints, sharpness: Array | None) -> None:
-    """The loss at each point's temperature; of two temperatures, one for each half of the images, the geometric mean."""
-    if path.calibrated is None or sharpness is None:
-        return
-    pairs, points = path.calibrated.shape
-    job.emit(
-        "path_calibrated",
-        pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
-        alpha=np.tile(alphas(points), pairs),
-        split=[split] * path.calibrated.size,
-        temperature=np.exp(-np.log(sharpness).mean(-1)).ravel(),
-        loss=path.calibrated.ravel(),
-    )
+def record(job: Job, split: str, part: slice, points: int, evaluate: Callable[[], PathPoints]) -> PathPoints:
+    """Some pairs' rows of the path_point table: as an earlier attempt recorded them, or evaluated and recorded now."""
+
+    def columns() -> dict[str, Column]:
+        found = evaluate()
+        values = of_points(part, {"loss": found.loss, "accuracy": found.accuracy})
+        return values | {"split": [split] * found.loss.size}
+
+    rows = job.once("path_point", columns)
+    return PathPoints(by_pair(rows, "loss", points), by_pair(rows, "accuracy", points))
+
+
+def _recorded(
+    spec: Spec,
+    split: str,
+    part: slice,
+    evaluate: Callable[[], PathPoints],
+    sharpness: Array | None,
+    job: Job,
+) -> PathPoints:
+    """What `record` gives, and where there are temperatures the loss at each point's, which is recorded likewise."""
+    evaluated = cache(evaluate)
+    found = record(job, split, part, spec.points, evaluated)
+    if sharpness is None:
+        return found
+
+    def columns() -> dict[str, Column]:
+        losses = evaluated().calibrated
+        assert losses is not None
+        # of two temperatures, one for each half of the images, the geometric mean
+        temperature = np.exp(-np.log(sharpness[part]).mean(-1))
+        values = of_points(part, {"temperature": temperature, "loss": losses})
+        return values | {"split": [split] * losses.size}
+
+    return replace(found, calibrated=by_pair(job.once("path_calibrated", columns), "loss", spec.points))
 
 
 def summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:

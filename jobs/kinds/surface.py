@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from jobs.checkpoints import checkpoint_seconds
 from jobs.designs import field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset, population
-from jobs.job import Job, RecordsLostError
+from jobs.job import Job
 from jobs.kinds import surface_trajectory
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Split
@@ -207,7 +206,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """Evaluates the networks and the midpoints between them, then every cell, coarse to fine.
 
     Raises:
-        StoppedError: if the job was asked to stop; the cells that it has are in its folder.
+        StoppedError: if the job was asked to stop; it goes on with the cells that are not recorded.
         ValueError: if the networks are not there, have different gates, or lie outside.
     """
     trained = population(spec.source, job)
@@ -216,29 +215,10 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     images = subset(dataset(spec, job), spec.split, count, spec.subset_seed)
     evaluator = Evaluator(trained.network, images, on_chunk=job.pause_point)
     with arithmetic(spec.precision):
-        section = _section(spec, trained, evaluator, job)
-        survey = _survey(section, evaluator, spec.split, job)
-    grid = survey.grid()
+        survey = Survey(_section(spec, trained, evaluator, job), evaluator, spec.split, job)
+        marks, grid = survey.marks(), survey.grid()
     _keep(grid, job)
-    survey.checkpoint.unlink(missing_ok=True)
-    return _summary(spec, grid["loss"], dict(zip(section.marks, survey.marks[0].tolist(), strict=True)))
-
-
-def _survey(section: Section, evaluator: Evaluator, split: str, job: Job) -> Survey:
-    """All cells, those of a checkpoint taken as they are.
-
-    Raises:
-        StoppedError: if the job was asked to stop.
-    """
-    survey = Survey(section, evaluator, split, job, checkpoint_seconds())
-    try:
-        survey.run()
-    except RecordsLostError as lost:
-        job.log(f"{lost}; the surface begins again")
-        survey.checkpoint.unlink()
-        survey = Survey(section, evaluator, split, job, checkpoint_seconds())
-        survey.run()
-    return survey
+    return _summary(spec, grid["loss"], marks)
 
 
 def _section(spec: Spec, trained: Population, evaluator: Evaluator, job: Job) -> Section:

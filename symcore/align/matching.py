@@ -126,7 +126,8 @@ def in_parts(
             watch.on_look(first + pair, step, loss)
 
         some = replace(networks, pairs=networks.pairs[first : first + at_once])
-        return one(some, Watch(watch.stopping, on_progress, on_look, watch.keeper.part(str(first))))
+        keeper = watch.keeper.part(f"{first}-{first + len(some.pairs)}")
+        return one(some, Watch(watch.stopping, on_progress, on_look, keeper))
 
     return Matching.join([part(index, first) for index, first in enumerate(starts)])
 
