@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from jobs.checkpoints import Checkpoint
-from jobs.designs import check_separate_images, field_error, size
+from jobs.designs import check_separate_images, field_error, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset, population
 from jobs.job import Job
@@ -28,7 +28,7 @@ from symcore.checkpoints import Keeper
 from symcore.data.sources import Dataset
 from symcore.landscape.curvature import Eigenvalues, Hessian, Trace, largest, trace
 from symcore.landscape.surfaces import subset
-from symcore.metrics import Array, rows_at_once
+from symcore.metrics import Array
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 
@@ -139,7 +139,7 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     one, networks = size(source.network, spec.data), len(spec.members) + len(spec.pairs)
     work = networks * (spec.steps + spec.probes) * evaluated(spec.data, spec.split, spec.images)
     vectors = min(networks * (spec.steps + 1) * one.parameters, NUMBERS["cpu"])
-    rows = rows_at_once("cpu", one.largest)
+    rows = rows_together(source.network, spec.data)
     return Estimate(
         flop=float(PRODUCT * one.forward_flop) * work,
         bytes_memory=4 * (vectors + 6 * networks * one.parameters + 8 * rows * one.activations),

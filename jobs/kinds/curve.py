@@ -18,7 +18,7 @@ from jobs.inputs import dataset
 from jobs.job import Job
 from jobs.kinds.ends import PairsSpec, check_ends, ends, of_pairs, on_split, steps
 from jobs.kinds.interpolate import Points, Splits, on_parts, record, summary
-from jobs.kinds.train import Seed
+from jobs.kinds.train import Epochs, Seed
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import RunSpec, SpecHash
 from symcore.data.sources import SOURCES, Dataset
@@ -66,19 +66,18 @@ def title(spec: Spec) -> str:
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """What training the pairs as networks costs, but for a state per bend, and one forward pass per point and image."""
+    """What training the pairs as networks costs, but for a state per bend, and one forward pass per point and image, or node."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
-    one, pairs, sizes = size(source.network, spec.data), len(spec.pairs), SOURCES[spec.data].sizes
-    passes = 3 * sizes["train"] + sum(n for split, n in sizes.items() if split != "train")
-    evaluated = spec.points * sum(sizes[split] for split in spec.splits)
+    one, pairs, epochs = size(source.network, spec.data), len(spec.pairs), Epochs.of(spec.data, spec.training)
+    evaluated = spec.points * sum(SOURCES[spec.data].rows(split) for split in spec.splits)
     copies = (
         4 + 5 * spec.bends
     )  # ends, point and gradient; of a bend weights, gradient, two moments and a temporary
     return Estimate(
-        flop=float(one.forward_flop) * pairs * (spec.training.epochs * passes + evaluated),
-        bytes_memory=4 * pairs * (copies * one.parameters + 4 * spec.training.batch * one.activations),
-        steps=spec.training.epochs * -(-sizes["train"] // spec.training.batch),
+        flop=float(one.forward_flop) * pairs * (epochs.passes + evaluated),
+        bytes_memory=4 * pairs * (copies * one.parameters + 4 * epochs.batch * one.activations),
+        steps=epochs.steps,
     )
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, model_validator
 from torch import nn
 
-from jobs.designs import field_error, size
+from jobs.designs import field_error, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset
 from jobs.job import Job
@@ -36,7 +36,7 @@ from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES, Dataset
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, fit_temperatures, linear_path
 from symcore.landscape.surfaces import subset
-from symcore.metrics import Array, Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
+from symcore.metrics import Array, Evaluator, barrier_maximum, barrier_midpoint
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 
@@ -133,7 +133,7 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     images += repairing
     images += data.rows(_calibrating(spec)) if spec.temperature else 0
     networks = len(spec.pairs) * spec.points
-    at_once, rows = min(networks, PATHS_AT_ONCE["cpu"]), rows_at_once("cpu", one.largest)
+    at_once, rows = min(networks, PATHS_AT_ONCE["cpu"]), rows_together(source.network, spec.data)
     return Estimate(
         flop=float(one.forward_flop) * networks * images,
         bytes_memory=4 * (2 * at_once * one.parameters + 4 * max(rows, repairing) * one.activations),

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jobs.designs import blueprint, size
+from jobs.designs import blueprint, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset
 from jobs.job import Job
@@ -22,7 +22,7 @@ from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
 from symcore.landscape.layerwise import ORDERS, Order, grafted, layers, moving
 from symcore.landscape.paths import PATHS_AT_ONCE, alphas, linear_path
-from symcore.metrics import Array, Evaluator, rows_at_once
+from symcore.metrics import Array, Evaluator
 from symcore.precision import Precision, arithmetic
 
 
@@ -71,16 +71,16 @@ def title(spec: Spec) -> str:
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """One forward pass per order, layer, point and image."""
+    """One forward pass per order, layer, point and image, or node."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
     network = blueprint(source.network, spec.data)
     paths = len(spec.orders) * len(layers({n: p.unsqueeze(0) for n, p in network.named_parameters()}))
     networks = len(spec.pairs) * spec.points * paths
-    images = sum(SOURCES[spec.data].sizes[split] for split in spec.splits)
+    images = sum(SOURCES[spec.data].rows(split) for split in spec.splits)
     at_once = min(len(spec.pairs) * spec.points, PATHS_AT_ONCE["cpu"])
-    rows = rows_at_once("cpu", one.largest)
+    rows = rows_together(source.network, spec.data)
     return Estimate(
         flop=float(one.forward_flop) * networks * images,
         bytes_memory=4 * (2 * at_once * one.parameters + 4 * rows * one.activations),

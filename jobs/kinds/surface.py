@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from jobs.designs import field_error, size
+from jobs.designs import field_error, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset, population
 from jobs.job import Job
@@ -29,7 +29,7 @@ from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
 from symcore.landscape.planes import plane_through, random_plane
 from symcore.landscape.surfaces import subset
-from symcore.metrics import Array, Evaluator, barrier_midpoint, rows_at_once
+from symcore.metrics import Array, Evaluator, barrier_midpoint
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 from symcore.settings import Settings
@@ -183,22 +183,26 @@ def evaluated(data: str, split: str, images: int) -> int:
     return min(images, all_images) if images else all_images
 
 
+def rows(data: str, split: str, images: int) -> int:
+    """What a network reads to be evaluated on so many images: them, or all nodes of a graph."""
+    return SOURCES[data].nodes or evaluated(data, split, images)
+
+
 GRID = "grid.npz"
 """The file in the run's folder that holds positions and values of all cells as arrays."""
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """One forward pass per cell and image."""
+    """One forward pass per cell and image, or node."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
-    seen = SOURCES[spec.data].nodes or evaluated(spec.data, spec.split, spec.images)
-    work = spec.cells**2 * seen
-    rows = rows_at_once("cpu", one.largest)
+    work = spec.cells**2 * rows(spec.data, spec.split, spec.images)
+    at_once = rows_together(source.network, spec.data)
     return Estimate(
         flop=float(one.forward_flop) * work,
-        bytes_memory=4 * ((BATCH + 3) * one.parameters + 4 * rows * one.activations),
-        steps=-(-work // rows),
+        bytes_memory=4 * ((BATCH + 3) * one.parameters + 4 * at_once * one.activations),
+        steps=-(-work // at_once),
     )
 
 

@@ -12,14 +12,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from jobs.designs import check_separate_images, field_error, size
+from jobs.designs import check_separate_images, field_error, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset, population, snapshots
 from jobs.job import Job
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Points, Splits
 from jobs.kinds.members import Members, check_gates, check_members, single, trainable
-from jobs.kinds.surface import Images, evaluated
+from jobs.kinds.surface import Images, evaluated, rows
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.records import Column
@@ -28,7 +28,7 @@ from symcore.asymmetry import Parameters
 from symcore.data.sources import Dataset
 from symcore.landscape.surfaces import subset
 from symcore.landscape.valleys import Kind, direction, gradient_noise, length, mean, toward, unit
-from symcore.metrics import Array, Evaluator, rows_at_once
+from symcore.metrics import Array, Evaluator
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 
@@ -141,17 +141,17 @@ def _slices(spec: Spec) -> int:
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """One forward pass per point and image."""
+    """One forward pass per point and image, or node."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
-    images = sum(evaluated(spec.data, split, spec.images) for split in spec.splits)
-    work = len(spec.members) * _slices(spec) * spec.points * images
-    rows = rows_at_once("cpu", one.largest)
+    seen = sum(rows(spec.data, split, spec.images) for split in spec.splits)
+    work = len(spec.members) * _slices(spec) * spec.points * seen
+    at_once = rows_together(source.network, spec.data)
     return Estimate(
         flop=float(one.forward_flop) * work,
-        bytes_memory=4 * ((spec.points + 3) * one.parameters + 4 * rows * one.activations),
-        steps=-(-work // rows),
+        bytes_memory=4 * ((spec.points + 3) * one.parameters + 4 * at_once * one.activations),
+        steps=-(-work // at_once),
     )
 
 
