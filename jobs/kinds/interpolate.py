@@ -78,7 +78,7 @@ class Spec(PairsSpec):
     repair_images: int = Field(default=2_000, ge=2, le=100_000, exclude_if=lambda n: n == 2_000)
     """Training images over which REPAIR takes mean and spread, all at once; of a smaller data set all."""
     temperature: bool = Field(default=False, exclude_if=operator.not_)
-    """Also record the loss at each point's best softmax temperature, fitted on val images; where there are none, on the other half of the test images."""
+    """Also record the loss at each point's best softmax temperature, fitted on val images; where there are none, of images at even places in a split at the temperature of test images at odd places, and the other way round."""
 
     @model_validator(mode="after")
     def _repairs_images(self) -> Self:
@@ -103,7 +103,9 @@ TABLES = {
             pa.field("pair", pa.int16(), nullable=False),
             pa.field("alpha", pa.float64(), nullable=False),
             pa.field("split", pa.string(), nullable=False),
-            pa.field("temperature", pa.float64(), nullable=False),  # what logits are divided by
+            pa.field(
+                "temperature", pa.float64(), nullable=False
+            ),  # what logits are divided by; of two, for even and odd places, the geometric mean
             pa.field("loss", pa.float64(), nullable=False),  # at that temperature, nats
         ]
     ),
@@ -131,7 +133,7 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     images = sum(data.rows(split) for split in spec.splits)
     repairing = min(spec.repair_images, data.rows("train")) if spec.repair else 0
     images += repairing
-    images += data.rows(_calibrating(spec)) if spec.temperature else 0
+    images += data.rows(calibrated_on(spec.data)) if spec.temperature else 0
     networks = len(spec.pairs) * spec.points
     at_once, rows = min(networks, PATHS_AT_ONCE["cpu"]), rows_together(source.network, spec.data)
     return Estimate(
@@ -227,7 +229,7 @@ def _sharpness(
     """Each point's best inverse temperatures, [pair, alpha, fold], where they are asked for."""
     if not spec.temperature:
         return None
-    split = _calibrating(spec)
+    split = calibrated_on(spec.data)
     return fit_temperatures(
         evaluator,
         *between,
@@ -241,9 +243,12 @@ def _sharpness(
     )
 
 
-def _calibrating(spec: Spec) -> str:
-    """The split that temperatures are fitted on. On training images, all classified rightly, most have no best one."""
-    return "val" if "val" in SOURCES[spec.data].sizes else "test"
+def calibrated_on(data: str) -> Literal["val", "test"]:
+    """The split that temperatures are fitted on. On training images, all classified rightly, most have no best one.
+
+    Where it is "test", there are two temperatures, each fitted on images at every second place and used at the others.
+    """
+    return "val" if "val" in SOURCES[data].sizes else "test"
 
 
 def on_parts(
