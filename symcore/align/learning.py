@@ -177,11 +177,13 @@ def learn(learning: Learning, steps: int, watch: Watch) -> Learned:
         return Learned(found, torch.full((len(scores),), done), scores)
 
     def state() -> dict[str, Tensor]:
-        return learning.state() | best.state() | {"step": torch.tensor(done)}
+        going = learning.state() if done < steps else {}
+        return going | best.state() | {"step": torch.tensor(done)}
 
     if kept := watch.keeper.kept():
-        learning.restore(kept)
         best, done = Learned.restored(kept), int(kept["step"])
+        if done < steps:
+            learning.restore(kept)
     else:
         learning.begin()
         best, done = look(0), 0
