@@ -19,6 +19,7 @@ from symcore import asymmetry
 from symcore.controls import hidden_biases
 from symcore.data.sources import SOURCES
 from symcore.figlu import activations
+from symcore.metrics import rows_at_once
 from symcore.networks.batchnorm import batch_norms
 from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
@@ -176,3 +177,8 @@ def size(network: NetworkSpec, data: str) -> Size:
         outputs = [shape.numel() for shape in output_shapes(module, layers(module), image).values()]
     parameters = sum(p.numel() for p in module.parameters())
     return Size(parameters, sum(outputs), max(outputs), counter.get_total_flops())
+
+
+def rows_together(network: NetworkSpec, data: str) -> int:
+    """Networks times images, or nodes, that a CPU evaluates together: of a graph at least all nodes."""
+    return max(rows_at_once("cpu", size(network, data).largest), SOURCES[data].nodes)

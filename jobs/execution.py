@@ -18,8 +18,8 @@ from jobs.files import write_whole
 from jobs.job import Job
 from jobs.registry import kind_of
 from jobs.specs import RunSpec, canonical_json
+from symcore.checkpoints import StoppedError
 from symcore.settings import Settings
-from symcore.training import StoppedError
 
 
 class Outcome(Settings):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from jobs.checkpoints import checkpoint_seconds
 from jobs.job import Job, RecordsLostError
 from symcore.metrics import Array
 from symcore.training import Hooks, Trainer, fit
@@ -22,23 +21,6 @@ T = TypeVar("T", bound=Trainer)
 def checkpoint(job: Job) -> Path:
     """The file that training is saved to now and then."""
     return job.folder / "checkpoint.safetensors"
-
-
-def checkpoint_seconds() -> float:
-    """Time between checkpoints: `$SYMLAB_CHECKPOINT_SECONDS`, else 20.
-
-    Raises:
-        ValueError: if the variable holds something else than a positive number.
-    """
-    given = os.environ.get("SYMLAB_CHECKPOINT_SECONDS", "20")
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not seconds > 0:
-        msg = f"SYMLAB_CHECKPOINT_SECONDS: {given!r}; accepted: a number above 0"
-        raise ValueError(msg)
-    return seconds
 
 
 def train(

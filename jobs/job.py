@@ -12,9 +12,9 @@ from typing import Literal
 
 import pyarrow as pa
 
-from jobs.records import Column, RecordError, encode
+from jobs.records import Column, RecordError, decode, encode
 from jobs.spool import Spool
-from symcore.training import StoppedError
+from symcore.checkpoints import StoppedError
 
 StopReason = Literal["cancelled", "interrupted"]
 
@@ -91,6 +91,24 @@ class Job:
         if self.sequence == self._spool.count:
             self._spool.append(payload)
         self.sequence += 1
+
+    def once(self, table: str, make: Callable[[], Mapping[str, Column]]) -> pa.RecordBatch:
+        """The next batch of one table: as an earlier attempt recorded it, or else made and recorded now.
+
+        What a run evaluates part by part this way goes on, after a stop or a kill, with the part that it was at.
+
+        Raises:
+            RecordError: if the table is unknown or the columns do not fit it, or an earlier attempt recorded another.
+        """
+        if self.sequence == self._spool.count:
+            self.emit(table, **make())
+        else:
+            self.sequence += 1
+        found, rows = decode(self._spool.payload(self.sequence - 1))
+        if found != table:
+            msg = f"batch {self.sequence - 1} of the records holds {found}, this version records {table}; accepted: a run begun afresh"
+            raise RecordError(msg)
+        return rows
 
     def rewind(self, sequence: int) -> None:
         """Goes on from the batch that a checkpoint was made at.

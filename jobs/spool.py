@@ -141,6 +141,13 @@ class Spool:
         """Waits until all frames are on the disk, so that they survive a power cut too."""
         os.fsync(self._file.fileno())
 
+    def payload(self, sequence: int) -> bytes:
+        """The payload of one frame that is there."""
+        start = (self._ends[sequence - 1] if sequence else 0) + HEADER.size
+        with self._path.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(self._ends[sequence] - start)
+
     def framed(self, first: int, limit: int) -> tuple[int, bytes]:
         """Frames from `first` on as they stand in the file, at most `limit` bytes but at least one if there is one.
 

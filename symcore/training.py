@@ -6,7 +6,6 @@ is the same arithmetic as training W and rebuilds nothing in each step.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +18,12 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.compiler import disable as uncompiled
 
 from symcore import adamw
 from symcore.asymmetry import Asymmetry, Parameters
+from symcore.checkpoints import StoppedError, write_tensors
 from symcore.data import augment
 from symcore.data.sources import Dataset
 from symcore.gradients import Product, gradient_program, interleaved_gradient_program
@@ -36,10 +35,6 @@ from symcore.precision import Precision, arithmetic
 from symcore.program import Program
 from symcore.randomness import stream
 from symcore.settings import Settings
-
-
-class StoppedError(Exception):
-    """Work was asked to stop and did, after saving what it had."""
 
 
 class TrainingSpec(Settings):
@@ -296,13 +291,7 @@ class Trainer:
     def save(self, path: Path, note: str) -> None:
         """Writes a checkpoint that `restore` goes on from bit for bit; a crash leaves the old one whole."""
         position = {"epoch": str(self.epoch), "step": str(self.step), "note": note}
-        partial = path.with_suffix(".partial")
-        save_file(
-            {name: t.contiguous().cpu() for name, t in self.state().items()}, partial, metadata=position
-        )
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+        write_tensors(path, self.state(), position)
 
     def restore(self, path: Path) -> str:
         """Takes up a checkpoint in place and returns its note."""

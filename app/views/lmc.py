@@ -13,6 +13,7 @@ from app import parts, queries, wording
 from app.charts import paths, tables
 from app.charts.quantities import ACCURACY, CALIBRATED, LOSS, QUANTITIES, Quantity
 from jobs import registry
+from jobs.kinds.interpolate import calibrated_on
 
 Results = Mapping[str, pa.Table]
 SIGMA = """
@@ -50,6 +51,8 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         f"{chosen.quantity.key.capitalize()} barrier {place} in {chosen.quantity.barrier_unit} on the {chosen.split} "
         f"{wording.inputs(spec['data'])}: mean ± sample standard deviation over pairs. All treatments share one scale."
     )
+    if chosen.quantity is CALIBRATED:
+        parts.note(_calibration(spec["data"]))
     _charts(spec, results, chosen)
     parts.note(
         "Lines are means over pairs, bands one sample standard deviation, hairlines single pairs, dots at the edges the "
@@ -58,6 +61,17 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     definitions(chosen.quantity, sigma="sigma" in spec["treatments"])
     table(study["study"], spec, results, chosen)
     _beside_the_paper(spec["kind"], results)
+
+
+def _calibration(data: str) -> str:
+    """How the temperatures were found."""
+    inputs = wording.inputs(data)
+    if calibrated_on(data) == "val":
+        return f"Each network's logits are divided by the temperature that is best on the val {inputs}."
+    return (
+        f"Each network's logits are divided by a temperature that was fitted on other {inputs}: those at even places of the "
+        f"test {inputs} are measured at the one that is best on those at odd places, and the other way round."
+    )
 
 
 BRIEF = "Loss barrier at the midpoint, test split (nats)"

@@ -28,7 +28,7 @@ def cancel(ids: Ids, /, *, lab: LabPath = None) -> None:
 
 
 def resume(ids: Ids, /, *, lab: LabPath = None) -> None:
-    """Queue cancelled and failed runs again; training goes on from its checkpoint, the other kinds begin again."""
+    """Queue cancelled and failed runs again; they go on where they were, as far as their kind can."""
     _each(
         lab, lambda served: served.resume(ids), "queued", "nothing to resume: no run was cancelled or failed"
     )

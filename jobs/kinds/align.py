@@ -12,6 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from safetensors.torch import save_file
 from torch import Tensor
 
+from jobs.checkpoints import Checkpoint
 from jobs.designs import field_error, size, weight_matrices
 from jobs.estimates import Estimate
 from jobs.inputs import PERMUTATIONS, SIGNS, check_members, dataset, population
@@ -220,7 +221,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """Aligns all pairs together and keeps the permutations.
 
     Raises:
-        StoppedError: if the job was asked to stop; it starts again from the beginning, and records nothing twice.
+        StoppedError: if the job was asked to stop; a checkpoint of learning is in its folder, other methods start again.
         AlignmentError: if a permuted network computes something else than the original.
         DataUnavailableError: if the data set's files cannot be had.
     """
@@ -243,11 +244,14 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         spec.pairs,
         torch.zeros(2, *trained.design.input_shape, device=job.device),
     )
-    watch = Watch(job.stopping, job.progress, on_look)
+    checkpoint = Checkpoint(job)
+    watch = Watch(job.stopping, job.progress, on_look, checkpoint)
     job.progress(0, 1)
     matching = spec.method.match(networks, images, seed=spec.seed, watch=watch)
     job.progress(1, 1)
-    return _keep(matching, job)
+    summary = _keep(matching, job)
+    checkpoint.drop()
+    return summary
 
 
 def _keep(matching: Matching, job: Job) -> dict[str, float]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NamedTuple, Self
+from functools import cache, partial
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from jobs.designs import check_separate_images, field_error, size
+from jobs.checkpoints import Checkpoint
+from jobs.designs import check_separate_images, field_error, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset, population
 from jobs.job import Job
@@ -19,14 +21,18 @@ from jobs.kinds.members import Members, check_gates, check_members
 from jobs.kinds.surface import Images, evaluated
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
+from jobs.records import Column
 from jobs.specs import DataRunSpec, Member, RunSpec, SpecHash
 from symcore.asymmetry import Parameters
-from symcore.landscape.curvature import Hessian, largest, trace
+from symcore.checkpoints import Keeper
+from symcore.data.sources import Dataset
+from symcore.landscape.curvature import Eigenvalues, Hessian, Trace, largest, trace
 from symcore.landscape.surfaces import subset
-from symcore.metrics import ROWS, rows_at_once
+from symcore.metrics import Array
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 
+T = TypeVar("T")
 Place = Literal["network", "midpoint"]
 NUMBERS = {"cpu": 2**27, "cuda": 2**31}
 """Numbers in the vectors of Lanczos' method at most; networks beyond are taken after one another."""
@@ -133,7 +139,7 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     one, networks = size(source.network, spec.data), len(spec.members) + len(spec.pairs)
     work = networks * (spec.steps + spec.probes) * evaluated(spec.data, spec.split, spec.images)
     vectors = min(networks * (spec.steps + 1) * one.parameters, NUMBERS["cpu"])
-    rows = rows_at_once("cpu", one.largest)
+    rows = rows_together(source.network, spec.data)
     return Estimate(
         flop=float(PRODUCT * one.forward_flop) * work,
         bytes_memory=4 * (vectors + 6 * networks * one.parameters + 8 * rows * one.activations),
@@ -151,48 +157,123 @@ class Point(NamedTuple):
 
 
 def execute(spec: Spec, job: Job) -> dict[str, float]:
-    """Finds eigenvalues and traces, as many points together as memory allows.
+    """Finds eigenvalues of all points, then traces, as many points together as memory allows.
 
     Raises:
-        StoppedError: if the job was asked to stop; it starts again from the beginning.
+        StoppedError: if the job was asked to stop; it goes on with the points that are not recorded, and a checkpoint
+            of those at work is in its folder.
         ValueError: if the networks of a pair have different gates.
     """
     trained = population(spec.source, job)
     check_members(Spec, spec.members, spec.source, trained.size)
     count = evaluated(spec.data, spec.split, spec.images)
     images = subset(dataset(spec, job), spec.split, count, spec.subset_seed)
-    part = images.splits[spec.split]
-    inputs = images.normalise(part.images)
-    points = [Point("network", member, (member, member)) for member in spec.members]
-    points += [Point("midpoint", number, pair) for number, pair in enumerate(spec.pairs)]
     for pair in spec.pairs:
         check_gates("pairs", pair, trained)
-    found: dict[str, list[float]] = {}
+    work = _Work(spec, trained, images, job)
     with arithmetic(spec.precision):
-        for chosen in _blocks(points, spec, trained):
-            on_batch = _watch(spec, job, points, chosen, count, trained.device.type)
-            at, midway = _at(chosen, trained)
-            hessian = Hessian(
-                at.network,
-                midway,
-                at.buffers,
-                inputs,
-                part.labels,
-                trainable=at.asymmetry.trainable if at.asymmetry else None,
-                stacked_buffers=at.stacked,
-                on_batch=on_batch,
+        found = {"largest eigenvalue": work.eigenvalues(), "trace": work.traces()}
+    work.checkpoint.drop()
+    means = {}
+    for name, values in found.items():
+        for place in dict.fromkeys(point.place for point in work.points):
+            own = [value for value, point in zip(values, work.points, strict=True) if point.place == place]
+            means[f"{place}/{name}"] = float(np.mean(own))
+    return means
+
+
+class _Work:
+    """The curvature at all points, some of them together; what an earlier attempt recorded is not found again."""
+
+    def __init__(self, spec: Spec, trained: Population, images: Dataset, job: Job) -> None:
+        """Finds nothing yet.
+
+        Args:
+            spec: the run.
+            trained: the networks of its source.
+            images: with the split that is looked at.
+            job: takes records and progress, may ask to stop, and has the folder that the checkpoint is in.
+        """
+        self._spec, self._trained, self._images, self._job = spec, trained, images, job
+        self.checkpoint = Checkpoint(job)
+        self.points = [Point("network", member, (member, member)) for member in spec.members]
+        self.points += [Point("midpoint", number, pair) for number, pair in enumerate(spec.pairs)]
+
+    def eigenvalues(self) -> list[float]:
+        """Records the largest eigenvalues of each point; the largest of all, by point."""
+        spec = self._spec
+
+        def largest_of(part: slice) -> Eigenvalues:
+            on_step, keeper = partial(self._tell, part, spec.steps, 0), self._keeper("eigenvalues", part)
+            hessian = self._hessian(part)
+            return largest(
+                hessian, spec.eigenvalues, steps=spec.steps, seed=spec.seed, on_step=on_step, keeper=keeper
             )
-            for name, values in _measure(spec, job, hessian, chosen).items():
-                found.setdefault(name, []).extend(values)
-    return {name: float(np.mean(values)) for name, values in found.items()}
 
+        rows = self._recorded("curvature_eigenvalue", largest_of, _eigenvalues)
+        return [float(row["value"].to_numpy()[0]) for row in rows]
 
-def _blocks(points: list[Point], spec: Spec, trained: Population) -> Iterator[list[Point]]:
-    """Points whose vectors fit into memory together."""
-    parameters = sum(p[0].numel() for p in trained.parameters.values())
-    at_once = max(1, NUMBERS[trained.device.type] // ((spec.steps + 4) * parameters))
-    for first in range(0, len(points), at_once):
-        yield points[first : first + at_once]
+    def traces(self) -> list[float]:
+        """Records the trace of each point; them, by point."""
+        spec = self._spec
+
+        def trace_of(part: slice) -> tuple[Trace, Array]:
+            on_probe, keeper = partial(self._tell, part, spec.probes, spec.steps), self._keeper("trace", part)
+            hessian = self._hessian(part)
+            found = trace(hessian, probes=spec.probes, seed=spec.seed, on_probe=on_probe, keeper=keeper)
+            return found, hessian.free.sum(1).cpu().numpy()
+
+        rows = self._recorded("curvature_trace", trace_of, _trace)
+        return [float(row["trace"].to_numpy()[0]) for row in rows]
+
+    def _recorded(
+        self, table: str, find: Callable[[slice], T], columns: Callable[[T, int], dict[str, Column]]
+    ) -> Iterator[pa.RecordBatch]:
+        """A batch of rows for each point."""
+
+        def rows(point: Point, found: Callable[[], T], place: int) -> dict[str, Column]:
+            own = columns(found(), place)
+            many = len(next(iter(own.values())))
+            return own | {"place": [point.place] * many, "number": np.full(many, point.number, np.int32)}
+
+        for part in self._parts():
+            found = cache(partial(find, part))
+            for place, point in enumerate(self.points[part]):
+                yield self._job.once(table, partial(rows, point, found, place))
+
+    def _parts(self) -> Iterator[slice]:
+        """Points whose vectors fit into memory together."""
+        numbers = (self._spec.steps + 4) * sum(p[0].numel() for p in self._trained.parameters.values())
+        at_once = max(1, NUMBERS[self._trained.device.type] // numbers)
+        for first in range(0, len(self.points), at_once):
+            yield slice(first, min(first + at_once, len(self.points)))
+
+    def _keeper(self, what: str, part: slice) -> Keeper:
+        return self.checkpoint.part(f"{what}-{part.start}-{part.stop}")
+
+    def _tell(self, part: slice, products: int, before: int, done: int) -> None:
+        """Reports how many products with Hessians are done, as parts of points."""
+        spec, points = self._spec, self.points
+        first, more = points[part.start], part.stop - part.start - 1
+        finished = before * len(points) + part.start * products + (more + 1) * done
+        note = f"{first.place} {first.number}{f' and {more} more' if more else ''}"
+        self._job.progress(finished / (spec.steps + spec.probes), len(points), note)
+        self._job.pause_point()
+
+    def _hessian(self, part: slice) -> Hessian:
+        """Of the loss at some points."""
+        at, weights = _at(self.points[part], self._trained)
+        images = self._images.splits[self._spec.split]
+        return Hessian(
+            at.network,
+            weights,
+            at.buffers,
+            self._images.normalise(images.images),
+            images.labels,
+            trainable=at.asymmetry.trainable if at.asymmetry else None,
+            stacked_buffers=at.stacked,
+            on_batch=self._job.pause_point,
+        )
 
 
 def _at(points: list[Point], trained: Population) -> tuple[Population, Parameters]:
@@ -202,47 +283,15 @@ def _at(points: list[Point], trained: Population) -> tuple[Population, Parameter
     return first, {name: (w + second[name]) / 2 for name, w in first.effective().items()}
 
 
-def _watch(
-    spec: Spec, job: Job, points: list[Point], chosen: list[Point], images: int, device: str
-) -> Callable[[], None]:
-    """What reports each batch of images, and stops where that is asked for."""
-    batches = -(-images // max(1, ROWS[device] // len(chosen)))
-    share = len(chosen) / (batches * (spec.steps + spec.probes))
-    done = float(points.index(chosen[0]))
-
-    def on_batch() -> None:
-        nonlocal done
-        job.progress(done, len(points), f"{chosen[0].place} {chosen[0].number} and {len(chosen) - 1} more")
-        job.pause_point()
-        done += share
-
-    return on_batch
+def _eigenvalues(found: Eigenvalues, place: int) -> dict[str, Column]:
+    """Columns of the eigenvalues of one of some points."""
+    values = found.values[place]
+    rank = np.arange(len(values), dtype=np.int32)
+    return {"rank": rank, "value": values, "residual": found.residuals[place]}
 
 
-def _measure(spec: Spec, job: Job, hessian: Hessian, points: list[Point]) -> dict[str, list[float]]:
-    """Records eigenvalues and traces; what they are at each kind of place."""
-    values = largest(hessian, spec.eigenvalues, steps=spec.steps, seed=spec.seed)
-    traces = trace(hessian, probes=spec.probes, seed=spec.seed)
-    number = np.array([point.number for point in points], dtype=np.int32)
-    places, many = [point.place for point in points], values.values.shape[1]
-    job.emit(
-        "curvature_eigenvalue",
-        place=[place for place in places for _ in range(many)],
-        number=np.repeat(number, many),
-        rank=np.tile(np.arange(many, dtype=np.int32), len(points)),
-        value=values.values.ravel(),
-        residual=values.residuals.ravel(),
-    )
-    job.emit(
-        "curvature_trace",
-        place=places,
-        number=number,
-        trace=traces.mean,
-        error=traces.error,
-        parameters=hessian.free.sum(1).long().cpu().numpy(),
-    )
-    found: dict[str, list[float]] = {}
-    for place, top, mean in zip(places, values.values[:, 0], traces.mean, strict=True):
-        found.setdefault(f"{place}/largest eigenvalue", []).append(float(top))
-        found.setdefault(f"{place}/trace", []).append(float(mean))
-    return found
+def _trace(found: tuple[Trace, Array], place: int) -> dict[str, Column]:
+    """Columns of the trace of one of some points, with how many parameters are trained there."""
+    traces, free = found
+    one = slice(place, place + 1)
+    return {"trace": traces.mean[one], "error": traces.error[one], "parameters": free[one].astype(np.int64)}

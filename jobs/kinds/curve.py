@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -15,9 +16,9 @@ from jobs.estimates import Estimate
 from jobs.fitting import checkpoint, train
 from jobs.inputs import dataset
 from jobs.job import Job
-from jobs.kinds.ends import PairsSpec, check_ends, ends, on_split, steps
-from jobs.kinds.interpolate import Points, Splits, record, summary
-from jobs.kinds.train import Seed
+from jobs.kinds.ends import PairsSpec, check_ends, ends, of_pairs, on_split, steps
+from jobs.kinds.interpolate import Points, Splits, on_parts, record, summary
+from jobs.kinds.train import Epochs, Seed
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import RunSpec, SpecHash
 from symcore.data.sources import SOURCES, Dataset
@@ -65,19 +66,18 @@ def title(spec: Spec) -> str:
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """What training the pairs as networks costs, but for a state per bend, and one forward pass per point and image."""
+    """What training the pairs as networks costs, but for a state per bend, and one forward pass per point and image, or node."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
-    one, pairs, sizes = size(source.network, spec.data), len(spec.pairs), SOURCES[spec.data].sizes
-    passes = 3 * sizes["train"] + sum(n for split, n in sizes.items() if split != "train")
-    evaluated = spec.points * sum(sizes[split] for split in spec.splits)
+    one, pairs, epochs = size(source.network, spec.data), len(spec.pairs), Epochs.of(spec.data, spec.training)
+    evaluated = spec.points * sum(SOURCES[spec.data].rows(split) for split in spec.splits)
     copies = (
         4 + 5 * spec.bends
     )  # ends, point and gradient; of a bend weights, gradient, two moments and a temporary
     return Estimate(
-        flop=float(one.forward_flop) * pairs * (spec.training.epochs * passes + evaluated),
-        bytes_memory=4 * pairs * (copies * one.parameters + 4 * spec.training.batch * one.activations),
-        steps=spec.training.epochs * -(-sizes["train"] // spec.training.batch),
+        flop=float(one.forward_flop) * pairs * (epochs.passes + evaluated),
+        bytes_memory=4 * pairs * (copies * one.parameters + 4 * epochs.batch * one.activations),
+        steps=epochs.steps,
     )
 
 
@@ -85,7 +85,8 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """Trains the bends, keeps them, and evaluates every point of every curve on every split.
 
     Raises:
-        StoppedError: if the job was asked to stop; a checkpoint of the bends is in its folder.
+        StoppedError: if the job was asked to stop; a checkpoint of the bends is in its folder, and when they are
+            trained it goes on with the pairs that are not recorded.
     """
     images = dataset(spec, job)
     trainer = _fit(spec, images, job)
@@ -95,8 +96,6 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     partial.replace(path)
     job.artifact(path, "bends")
     found = _evaluate(spec, trainer, images, job)
-    for split, points in found.items():
-        record(job, split, points)
     checkpoint(job).unlink(missing_ok=True)
     return summary(found)
 
@@ -123,11 +122,18 @@ def _evaluate(spec: Spec, trainer: CurveTrainer, images: Dataset, job: Job) -> d
         on_chunk=job.pause_point,
     )
     begin = steps(job, len(spec.pairs), [on_split(split) for split in spec.splits])
-    paths: dict[str, PathPoints] = {}
+    controls = trainer.controls()
+
+    def evaluate(split: str, part: slice) -> PathPoints:
+        own = of_pairs(part, first.buffers) if first.stacked else first.buffers
+        some = [of_pairs(part, control) for control in controls]
+        return curve_path(evaluator, some, own, split, alphas(spec.points))
+
+    def recorded(split: str, part: slice) -> PathPoints:
+        return record(job, split, part, spec.points, partial(evaluate, split, part))
+
     with arithmetic(spec.precision):
-        for split in spec.splits:
-            on_pairs = begin(on_split(split))
-            paths[split] = curve_path(
-                evaluator, trainer.controls(), first.buffers, split, alphas(spec.points), on_pairs
-            )
-    return paths
+        return {
+            split: on_parts(spec, spec.points, partial(recorded, split), begin(on_split(split)))
+            for split in spec.splits
+        }

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
 
 from jobs.inputs import aligned, check_members, population
 from jobs.job import Job
 from jobs.kinds.align import check_alignment, check_data, trained_source
 from jobs.kinds.members import check_gates
+from jobs.records import Column
 from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash
 from symcore.asymmetry import Parameters
+from symcore.landscape.paths import alphas
+from symcore.metrics import Array
 from symcore.population import Population
 
 
@@ -60,6 +67,39 @@ def ends(spec: PairsSpec, job: Job) -> tuple[Population, Parameters, Parameters]
     firsts, seconds = (list(members) for members in zip(*spec.pairs, strict=True))
     first, second = trained.select(firsts), trained.select(seconds).effective()
     return first, first.effective(), aligned(second, spec.alignment, trained, job)
+
+
+POINTS_AT_ONCE = 64
+"""Points of paths that are evaluated and recorded together, at least those of one path."""
+
+
+def parts(spec: PairsSpec, points: int) -> Iterator[slice]:
+    """Some pairs after others, as many as are evaluated and recorded together."""
+    at_once = max(1, POINTS_AT_ONCE // points)
+    for first in range(0, len(spec.pairs), at_once):
+        yield slice(first, min(first + at_once, len(spec.pairs)))
+
+
+def of_pairs(part: slice, tensors: Mapping[str, Tensor]) -> Parameters:
+    """Tensors of some pairs, [pair, *shape]."""
+    return {name: tensor[part] for name, tensor in tensors.items()}
+
+
+def of_points(part: slice, values: Mapping[str, Array]) -> dict[str, Column]:
+    """Columns of a table with a row for each point of some pairs' paths, of values [pair, alpha] by name."""
+    pairs, points = next(iter(values.values())).shape
+    flat = {name: value.ravel() for name, value in values.items()}
+    return {
+        "pair": np.repeat(np.arange(part.start, part.stop, dtype=np.int16), points),
+        "alpha": np.tile(alphas(points), pairs),
+        **flat,
+    }
+
+
+def by_pair(rows: pa.RecordBatch, column: str, points: int) -> Array:
+    """A column of such a table, [pair, alpha]."""
+    values: Array = rows[column].to_numpy().reshape(-1, points)
+    return values
 
 
 def steps(job: Job, pairs: int, order: Sequence[str]) -> Callable[..., Callable[[int], None]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, partial
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -11,19 +13,30 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, model_validator
 from torch import nn
 
-from jobs.designs import field_error, size
+from jobs.designs import field_error, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset
 from jobs.job import Job
-from jobs.kinds.ends import PairsSpec, check_ends, ends, on_split, steps
+from jobs.kinds.ends import (
+    PairsSpec,
+    by_pair,
+    check_ends,
+    ends,
+    of_pairs,
+    of_points,
+    on_split,
+    parts,
+    steps,
+)
 from jobs.kinds.train import Spec as TrainSpec
+from jobs.records import Column
 from jobs.specs import RunSpec, SpecHash, refusal
 from symcore.align import repair
 from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES, Dataset
 from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, fit_temperatures, linear_path
 from symcore.landscape.surfaces import subset
-from symcore.metrics import Array, Evaluator, barrier_maximum, barrier_midpoint, rows_at_once
+from symcore.metrics import Array, Evaluator, barrier_maximum, barrier_midpoint
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 
@@ -65,7 +78,7 @@ class Spec(PairsSpec):
     repair_images: int = Field(default=2_000, ge=2, le=100_000, exclude_if=lambda n: n == 2_000)
     """Training images over which REPAIR takes mean and spread, all at once; of a smaller data set all."""
     temperature: bool = Field(default=False, exclude_if=operator.not_)
-    """Also record the loss at each point's best softmax temperature, fitted on val images; where there are none, on the other half of the test images."""
+    """Also record the loss at each point's best softmax temperature, fitted on val images; where there are none, of images at even places in a split at the temperature of test images at odd places, and the other way round."""
 
     @model_validator(mode="after")
     def _repairs_images(self) -> Self:
@@ -90,7 +103,9 @@ TABLES = {
             pa.field("pair", pa.int16(), nullable=False),
             pa.field("alpha", pa.float64(), nullable=False),
             pa.field("split", pa.string(), nullable=False),
-            pa.field("temperature", pa.float64(), nullable=False),  # what logits are divided by
+            pa.field(
+                "temperature", pa.float64(), nullable=False
+            ),  # what logits are divided by; of two, for even and odd places, the geometric mean
             pa.field("loss", pa.float64(), nullable=False),  # at that temperature, nats
         ]
     ),
@@ -118,9 +133,9 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     images = sum(data.rows(split) for split in spec.splits)
     repairing = min(spec.repair_images, data.rows("train")) if spec.repair else 0
     images += repairing
-    images += data.rows(_calibrating(spec)) if spec.temperature else 0
+    images += data.rows(calibrated_on(spec.data)) if spec.temperature else 0
     networks = len(spec.pairs) * spec.points
-    at_once, rows = min(networks, PATHS_AT_ONCE["cpu"]), rows_at_once("cpu", one.largest)
+    at_once, rows = min(networks, PATHS_AT_ONCE["cpu"]), rows_together(source.network, spec.data)
     return Estimate(
         flop=float(one.forward_flop) * networks * images,
         bytes_memory=4 * (2 * at_once * one.parameters + 4 * max(rows, repairing) * one.activations),
@@ -132,11 +147,11 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """Evaluates every point of every path on every split.
 
     Raises:
-        StoppedError: if the job was asked to stop; it starts again from the beginning.
+        StoppedError: if the job was asked to stop; it goes on with the pairs that are not recorded.
     """
     images = dataset(spec, job)
     first, a, b = ends(spec, job)
-    positions, begin = alphas(spec.points), steps(job, len(spec.pairs), _order(spec))
+    begin = steps(job, len(spec.pairs), _order(spec))
     with arithmetic(spec.precision):
         network, corrections = _repaired(spec, first, (a, b), images, begin)
         evaluator = Evaluator(
@@ -148,23 +163,26 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
             on_chunk=job.pause_point,
         )
         sharpness = _sharpness(spec, evaluator, first, (a, b), corrections, begin, job)
-        paths: dict[str, PathPoints] = {
-            split: linear_path(
+
+        def evaluate(split: str, part: slice) -> PathPoints:
+            return linear_path(
                 evaluator,
-                a,
-                b,
-                first.buffers,
+                of_pairs(part, a),
+                of_pairs(part, b),
+                of_pairs(part, first.buffers) if first.stacked else first.buffers,
                 split,
-                positions,
-                begin(on_split(split)),
-                corrections=corrections,
-                sharpness=sharpness,
+                alphas(spec.points),
+                corrections=of_pairs(part, corrections),
+                sharpness=None if sharpness is None else sharpness[part],
             )
+
+        def recorded(split: str, part: slice) -> PathPoints:
+            return _recorded(spec, split, part, partial(evaluate, split, part), sharpness, job)
+
+        paths: dict[str, PathPoints] = {
+            split: on_parts(spec, spec.points, partial(recorded, split), begin(on_split(split)))
             for split in spec.splits
         }
-    for split, path in paths.items():
-        record(job, split, path)
-        _record_calibrated(job, split, path, sharpness)
     return summary(paths)
 
 
@@ -211,7 +229,7 @@ def _sharpness(
     """Each point's best inverse temperatures, [pair, alpha, fold], where they are asked for."""
     if not spec.temperature:
         return None
-    split = _calibrating(spec)
+    split = calibrated_on(spec.data)
     return fit_temperatures(
         evaluator,
         *between,
@@ -225,37 +243,60 @@ def _sharpness(
     )
 
 
-def _calibrating(spec: Spec) -> str:
-    """The split that temperatures are fitted on. On training images, all classified rightly, most have no best one."""
-    return "val" if "val" in SOURCES[spec.data].sizes else "test"
+def calibrated_on(data: str) -> Literal["val", "test"]:
+    """The split that temperatures are fitted on. On training images, all classified rightly, most have no best one.
+
+    Where it is "test", there are two temperatures, each fitted on images at every second place and used at the others.
+    """
+    return "val" if "val" in SOURCES[data].sizes else "test"
 
 
-def record(job: Job, split: str, path: PathPoints) -> None:
-    """One batch of the path_point table: every point of every pair's path on one split."""
-    pairs, points = path.loss.shape
-    job.emit(
-        "path_point",
-        pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
-        alpha=np.tile(alphas(points), pairs),
-        split=[split] * (pairs * points),
-        loss=path.loss.ravel(),
-        accuracy=path.accuracy.ravel(),
-    )
+def on_parts(
+    spec: PairsSpec, points: int, recorded: Callable[[slice], PathPoints], on_pairs: Callable[[int], None]
+) -> PathPoints:
+    """All paths, some pairs after others; reports how many are done."""
+    found = []
+    for part in parts(spec, points):
+        found.append(recorded(part))
+        on_pairs(part.stop)
+    return PathPoints.join(found)
 
 
-def _record_calibrated(job: Job, split: str, path: PathPoints, sharpness: Array | None) -> None:
-    """The loss at each point's temperature; of two temperatures, one for each half of the images, the geometric mean."""
-    if path.calibrated is None or sharpness is None:
-        return
-    pairs, points = path.calibrated.shape
-    job.emit(
-        "path_calibrated",
-        pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
-        alpha=np.tile(alphas(points), pairs),
-        split=[split] * path.calibrated.size,
-        temperature=np.exp(-np.log(sharpness).mean(-1)).ravel(),
-        loss=path.calibrated.ravel(),
-    )
+def record(job: Job, split: str, part: slice, points: int, evaluate: Callable[[], PathPoints]) -> PathPoints:
+    """Some pairs' rows of the path_point table: as an earlier attempt recorded them, or evaluated and recorded now."""
+
+    def columns() -> dict[str, Column]:
+        found = evaluate()
+        values = of_points(part, {"loss": found.loss, "accuracy": found.accuracy})
+        return values | {"split": [split] * found.loss.size}
+
+    rows = job.once("path_point", columns)
+    return PathPoints(by_pair(rows, "loss", points), by_pair(rows, "accuracy", points))
+
+
+def _recorded(
+    spec: Spec,
+    split: str,
+    part: slice,
+    evaluate: Callable[[], PathPoints],
+    sharpness: Array | None,
+    job: Job,
+) -> PathPoints:
+    """What `record` gives, and where there are temperatures the loss at each point's, which is recorded likewise."""
+    evaluated = cache(evaluate)
+    found = record(job, split, part, spec.points, evaluated)
+    if sharpness is None:
+        return found
+
+    def columns() -> dict[str, Column]:
+        losses = evaluated().calibrated
+        assert losses is not None
+        # of two temperatures, one for each half of the images, the geometric mean
+        temperature = np.exp(-np.log(sharpness[part]).mean(-1))
+        values = of_points(part, {"temperature": temperature, "loss": losses})
+        return values | {"split": [split] * losses.size}
+
+    return replace(found, calibrated=by_pair(job.once("path_calibrated", columns), "loss", spec.points))
 
 
 def summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from jobs.designs import blueprint, size
+from jobs.designs import blueprint, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset
 from jobs.job import Job
-from jobs.kinds.ends import PairsSpec, check_ends, ends
+from jobs.kinds.ends import PairsSpec, by_pair, check_ends, ends, of_pairs, of_points, parts
 from jobs.kinds.interpolate import Points, Splits
 from jobs.kinds.train import Spec as TrainSpec
+from jobs.records import Column
 from jobs.specs import RunSpec, SpecHash, in_order
+from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
 from symcore.landscape.layerwise import ORDERS, Order, grafted, layers, moving
-from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
-from symcore.metrics import Evaluator, rows_at_once
+from symcore.landscape.paths import PATHS_AT_ONCE, alphas, linear_path
+from symcore.metrics import Array, Evaluator
 from symcore.precision import Precision, arithmetic
 
 
@@ -68,16 +71,16 @@ def title(spec: Spec) -> str:
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """One forward pass per order, layer, point and image."""
+    """One forward pass per order, layer, point and image, or node."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
     network = blueprint(source.network, spec.data)
     paths = len(spec.orders) * len(layers({n: p.unsqueeze(0) for n, p in network.named_parameters()}))
     networks = len(spec.pairs) * spec.points * paths
-    images = sum(SOURCES[spec.data].sizes[split] for split in spec.splits)
+    images = sum(SOURCES[spec.data].rows(split) for split in spec.splits)
     at_once = min(len(spec.pairs) * spec.points, PATHS_AT_ONCE["cpu"])
-    rows = rows_at_once("cpu", one.largest)
+    rows = rows_together(source.network, spec.data)
     return Estimate(
         flop=float(one.forward_flop) * networks * images,
         bytes_memory=4 * (2 * at_once * one.parameters + 4 * rows * one.activations),
@@ -89,7 +92,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """Evaluates every path on every split.
 
     Raises:
-        StoppedError: if the job was asked to stop; it starts again from the beginning.
+        StoppedError: if the job was asked to stop; it goes on with the paths that are not recorded.
     """
     images = dataset(spec, job)
     first, a, b = ends(spec, job)
@@ -108,25 +111,40 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         for done, (split, order, layer) in enumerate(planned):
             job.progress(done, len(planned), f"{split} split, {names[layer]}")
             taken = [found[names[place]] for place in moving(layer, len(names), order)]
-            path = linear_path(evaluator, a, grafted(a, b, taken), first.buffers, split, alphas(spec.points))
-            _record(job, path, split=split, order=order, layer=layer, name=names[layer])
-            rise = float((path.loss[:, spec.points // 2] - path.loss[:, 0]).mean())
+            path = _Path(split, order, layer, names[layer], a, grafted(a, b, taken))
+            losses = _recorded(spec, path, evaluator, first.buffers, job)
+            rise = float((losses[:, spec.points // 2] - losses[:, 0]).mean())
             rises.setdefault(f"{split}/{order}, highest rise midway", []).append(rise)
     job.progress(len(planned), len(planned))
     return {name: max(values) for name, values in rises.items()}
 
 
-def _record(job: Job, path: PathPoints, *, split: str, order: Order, layer: int, name: str) -> None:
-    pairs, points = path.loss.shape
-    rows = pairs * points
-    job.emit(
-        "layer_point",
-        pair=np.repeat(np.arange(pairs, dtype=np.int16), points),
-        order=[order] * rows,
-        layer=np.full(rows, layer, dtype=np.int16),
-        name=[name] * rows,
-        alpha=np.tile(alphas(points), pairs),
-        split=[split] * rows,
-        loss=path.loss.ravel(),
-        accuracy=path.accuracy.ravel(),
-    )
+class _Path(NamedTuple):
+    """The way from every first network to itself with some layers of the second."""
+
+    split: str
+    order: Order
+    layer: int
+    name: str
+    start: Parameters
+    end: Parameters
+
+
+def _recorded(spec: Spec, path: _Path, evaluator: Evaluator, buffers: Parameters, job: Job) -> Array:
+    """Records every point of every pair's path, those apart that an earlier attempt recorded; losses [pair, alpha]."""
+
+    def columns(part: slice) -> dict[str, Column]:
+        start, end = of_pairs(part, path.start), of_pairs(part, path.end)
+        own = of_pairs(part, buffers) if evaluator.stacked_buffers else buffers
+        found = linear_path(evaluator, start, end, own, path.split, alphas(spec.points))
+        points = of_points(part, {"loss": found.loss, "accuracy": found.accuracy})
+        rows = found.loss.size
+        return points | {
+            "order": [path.order] * rows,
+            "layer": np.full(rows, path.layer, dtype=np.int16),
+            "name": [path.name] * rows,
+            "split": [path.split] * rows,
+        }
+
+    recorded = [job.once("layer_point", partial(columns, part)) for part in parts(spec, spec.points)]
+    return np.concatenate([by_pair(rows, "loss", spec.points) for rows in recorded])

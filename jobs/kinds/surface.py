@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from jobs.designs import field_error, size
+from jobs.designs import field_error, rows_together, size
 from jobs.estimates import Estimate
-from jobs.fitting import checkpoint_seconds
 from jobs.inputs import dataset, population
-from jobs.job import Job, RecordsLostError
+from jobs.job import Job
 from jobs.kinds import surface_trajectory
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Split
@@ -30,7 +29,7 @@ from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
 from symcore.landscape.planes import plane_through, random_plane
 from symcore.landscape.surfaces import subset
-from symcore.metrics import Array, Evaluator, barrier_midpoint, rows_at_once
+from symcore.metrics import Array, Evaluator, barrier_midpoint
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 from symcore.settings import Settings
@@ -184,22 +183,26 @@ def evaluated(data: str, split: str, images: int) -> int:
     return min(images, all_images) if images else all_images
 
 
+def rows(data: str, split: str, images: int) -> int:
+    """What a network reads to be evaluated on so many images: them, or all nodes of a graph."""
+    return SOURCES[data].nodes or evaluated(data, split, images)
+
+
 GRID = "grid.npz"
 """The file in the run's folder that holds positions and values of all cells as arrays."""
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """One forward pass per cell and image."""
+    """One forward pass per cell and image, or node."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
-    seen = SOURCES[spec.data].nodes or evaluated(spec.data, spec.split, spec.images)
-    work = spec.cells**2 * seen
-    rows = rows_at_once("cpu", one.largest)
+    work = spec.cells**2 * rows(spec.data, spec.split, spec.images)
+    at_once = rows_together(source.network, spec.data)
     return Estimate(
         flop=float(one.forward_flop) * work,
-        bytes_memory=4 * ((BATCH + 3) * one.parameters + 4 * rows * one.activations),
-        steps=-(-work // rows),
+        bytes_memory=4 * ((BATCH + 3) * one.parameters + 4 * at_once * one.activations),
+        steps=-(-work // at_once),
     )
 
 
@@ -207,7 +210,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """Evaluates the networks and the midpoints between them, then every cell, coarse to fine.
 
     Raises:
-        StoppedError: if the job was asked to stop; the cells that it has are in its folder.
+        StoppedError: if the job was asked to stop; it goes on with the cells that are not recorded.
         ValueError: if the networks are not there, have different gates, or lie outside.
     """
     trained = population(spec.source, job)
@@ -216,29 +219,10 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     images = subset(dataset(spec, job), spec.split, count, spec.subset_seed)
     evaluator = Evaluator(trained.network, images, on_chunk=job.pause_point)
     with arithmetic(spec.precision):
-        section = _section(spec, trained, evaluator, job)
-        survey = _survey(section, evaluator, spec.split, job)
-    grid = survey.grid()
+        survey = Survey(_section(spec, trained, evaluator, job), evaluator, spec.split, job)
+        marks, grid = survey.marks(), survey.grid()
     _keep(grid, job)
-    survey.checkpoint.unlink(missing_ok=True)
-    return _summary(spec, grid["loss"], dict(zip(section.marks, survey.marks[0].tolist(), strict=True)))
-
-
-def _survey(section: Section, evaluator: Evaluator, split: str, job: Job) -> Survey:
-    """All cells, those of a checkpoint taken as they are.
-
-    Raises:
-        StoppedError: if the job was asked to stop.
-    """
-    survey = Survey(section, evaluator, split, job, checkpoint_seconds())
-    try:
-        survey.run()
-    except RecordsLostError as lost:
-        job.log(f"{lost}; the surface begins again")
-        survey.checkpoint.unlink()
-        survey = Survey(section, evaluator, split, job, checkpoint_seconds())
-        survey.run()
-    return survey
+    return _summary(spec, grid["loss"], marks)
 
 
 def _section(spec: Spec, trained: Population, evaluator: Evaluator, job: Job) -> Section:

@@ -12,6 +12,7 @@ from pydantic import Field
 from jobs.inputs import snapshots
 from jobs.job import Job
 from jobs.kinds.surface_survey import Section
+from jobs.records import Column
 from jobs.specs import Member
 from symcore.asymmetry import Parameters
 from symcore.landscape.planes import Trajectory, trajectory_plane
@@ -92,8 +93,12 @@ class Run:
     def record(self, evaluator: Evaluator, buffers: Parameters, split: str, job: Job) -> None:
         """Loss and accuracy of every snapshot, where it lies, and what the plane holds of the run."""
         places, error = self.found.coordinates[:-1] / self.unit, self.found.error[:-1]
-        loss, accuracy = evaluator({name: w[:-1] for name, w in self.weights.items()}, buffers, split)
         epochs = np.array(self.epochs, dtype=np.int32)
         x, y = places.T
-        job.emit("surface_snapshot", epoch=epochs, x=x, y=y, error=error, loss=loss, accuracy=accuracy)
+
+        def measured() -> dict[str, Column]:
+            loss, accuracy = evaluator({name: w[:-1] for name, w in self.weights.items()}, buffers, split)
+            return {"epoch": epochs, "x": x, "y": y, "error": error, "loss": loss, "accuracy": accuracy}
+
+        job.once("surface_snapshot", measured)
         job.emit("surface_axis", axis=["x", "y"], explained=self.found.explained)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, model_validator
@@ -86,21 +86,37 @@ def title(spec: Spec) -> str:
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """Three forward passes' worth of operations per image and epoch, and evaluation after each epoch."""
+    """Steps and passes as `Epochs` counts them."""
     del upstream
-    one, members, source = size(spec.network, spec.data), len(spec.seeds), SOURCES[spec.data]
-    measured = (n for split, n in source.sizes.items() if split != "train" or spec.train_accuracy)
-    evaluated = source.nodes or sum(measured)
-    batch = source.nodes or spec.training.batch
+    one, members = size(spec.network, spec.data), len(spec.seeds)
+    epochs = Epochs.of(spec.data, spec.training, train_accuracy=spec.train_accuracy)
     copies = 6  # weights, gradient, two moments, mask or rates, and a temporary
     return Estimate(
-        flop=float(one.forward_flop)
-        * members
-        * spec.training.epochs
-        * (3 * source.rows("train") + evaluated),
-        bytes_memory=4 * members * (copies * one.parameters + 4 * batch * one.activations),
-        steps=spec.training.epochs * -(-source.rows("train") // batch),
+        flop=float(one.forward_flop) * members * epochs.passes,
+        bytes_memory=4 * members * (copies * one.parameters + 4 * epochs.batch * one.activations),
+        steps=epochs.steps,
     )
+
+
+class Epochs(NamedTuple):
+    """What training costs a network."""
+
+    passes: int
+    """Images, or nodes, times forward passes: three of each trained on in an epoch, and one of each measured on after it."""
+    batch: int
+    """Images, or nodes, in a step."""
+    steps: int
+
+    @classmethod
+    def of(cls, data: str, training: TrainingSpec, *, train_accuracy: bool = False) -> Epochs:
+        """Counts them; of a graph every pass is over all nodes, and one measures on all splits."""
+        source = SOURCES[data]
+        measured = source.nodes or sum(
+            n for split, n in source.sizes.items() if split != "train" or train_accuracy
+        )
+        trained, batch = source.rows("train"), source.nodes or training.batch
+        epochs = training.epochs
+        return cls(epochs * (3 * trained + measured), batch, epochs * -(-trained // batch))
 
 
 def execute(spec: Spec, job: Job) -> dict[str, float]:

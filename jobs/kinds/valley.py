@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 import numpy as np
@@ -11,22 +12,23 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from jobs.designs import check_separate_images, field_error, size
+from jobs.designs import check_separate_images, field_error, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset, population, snapshots
 from jobs.job import Job
 from jobs.kinds.align import check_data, trained_source
 from jobs.kinds.interpolate import Points, Splits
 from jobs.kinds.members import Members, check_gates, check_members, single, trainable
-from jobs.kinds.surface import Images, evaluated
+from jobs.kinds.surface import Images, evaluated, rows
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
+from jobs.records import Column
 from jobs.specs import DataRunSpec, RunSpec, SpecHash, in_order
 from symcore.asymmetry import Parameters
 from symcore.data.sources import Dataset
 from symcore.landscape.surfaces import subset
 from symcore.landscape.valleys import Kind, direction, gradient_noise, length, mean, toward, unit
-from symcore.metrics import Array, Evaluator, rows_at_once
+from symcore.metrics import Array, Evaluator
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 
@@ -139,34 +141,34 @@ def _slices(spec: Spec) -> int:
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
-    """One forward pass per point and image."""
+    """One forward pass per point and image, or node."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
-    images = sum(evaluated(spec.data, split, spec.images) for split in spec.splits)
-    work = len(spec.members) * _slices(spec) * spec.points * images
-    rows = rows_at_once("cpu", one.largest)
+    seen = sum(rows(spec.data, split, spec.images) for split in spec.splits)
+    work = len(spec.members) * _slices(spec) * spec.points * seen
+    at_once = rows_together(source.network, spec.data)
     return Estimate(
         flop=float(one.forward_flop) * work,
-        bytes_memory=4 * ((spec.points + 3) * one.parameters + 4 * rows * one.activations),
-        steps=-(-work // rows),
+        bytes_memory=4 * ((spec.points + 3) * one.parameters + 4 * at_once * one.activations),
+        steps=-(-work // at_once),
     )
 
 
 class Slice(NamedTuple):
-    """A line through weights; position 1 is one step from the origin."""
+    """A line through weights."""
 
     direction: Direction
     draw: int
-    origin: Parameters
-    step: Parameters
+    weights: Callable[[], tuple[Parameters, Parameters]]
+    """Gives the origin, and the step to position 1; found when it is first needed."""
 
 
 def execute(spec: Spec, job: Job) -> dict[str, float]:
     """Evaluates every point of every slice on every split.
 
     Raises:
-        StoppedError: if the job was asked to stop; it starts again from the beginning.
+        StoppedError: if the job was asked to stop; it goes on with the slices that are not recorded.
         ValueError: if networks that a slice joins have different gates.
     """
     trained, images = population(spec.source, job), dataset(spec, job)
@@ -182,7 +184,8 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
             one = trained.select([member])
             for line in _lines(spec, place, one, trained, images, job):
                 job.progress(done, total, f"network {member}, {line.direction}")
-                _evaluate(spec, member, line, evaluator, one.buffers, job)
+                job.pause_point()
+                _record(spec, member, line, evaluator, one.buffers, job)
                 done += 1
     job.progress(done, total)
     return {"slices": float(total)}
@@ -192,24 +195,34 @@ def _lines(
     spec: Spec, place: int, one: Population, trained: Population, images: Dataset, job: Job
 ) -> Iterator[Slice]:
     """All slices through the network at a place of the spec's members."""
-    origin, free = single(one.effective()), trainable(one)
-    reach = length({n: w * free[n] if free and n in free else w for n, w in origin.items()})
+    origin = single(one.effective())
+
+    def between() -> tuple[Parameters, Parameters]:
+        other = trained.select([spec.members[(place + 1) % len(spec.members)]])
+        return _joining(origin, single(other.effective()))
+
+    def average() -> tuple[Parameters, Parameters]:
+        return _joining(_average(spec, spec.members[place], origin, job), origin)
+
+    def drawn(name: str, draw: int) -> tuple[Parameters, Parameters]:
+        free = trainable(one)
+        reach = length({n: w * free[n] if free and n in free else w for n, w in origin.items()})
+        return origin, {n: s * reach for n, s in _drawn(spec, name, draw, one, images).items()}
+
     for name in spec.directions:
         if name == "between":
-            other = trained.select([spec.members[(place + 1) % len(spec.members)]])
-            yield _joining(name, origin, single(other.effective()))
+            yield Slice(name, 0, cache(between))
         elif name == "average":
-            yield _joining(name, _average(spec, spec.members[place], origin, job), origin)
+            yield Slice(name, 0, cache(average))
         else:
             for draw in range(spec.draws):
-                own = _drawn(spec, name, draw, one, images)
-                yield Slice(name, draw, origin, {n: s * reach for n, s in own.items()})
+                yield Slice(name, draw, cache(partial(drawn, name, draw)))
 
 
-def _joining(name: Direction, origin: Parameters, other: Parameters) -> Slice:
+def _joining(origin: Parameters, other: Parameters) -> tuple[Parameters, Parameters]:
     """The line from one network (0) to another (1)."""
     unit(toward(origin, other))  # refuses two that are the same
-    return Slice(name, 0, origin, {n: other[n] - w for n, w in origin.items()})
+    return origin, {n: other[n] - w for n, w in origin.items()}
 
 
 def _average(spec: Spec, member: int, end: Parameters, job: Job) -> Parameters:
@@ -234,38 +247,37 @@ def _drawn(spec: Spec, name: str, draw: int, one: Population, images: Dataset) -
     )
 
 
-def _evaluate(
+def _record(
     spec: Spec, member: int, line: Slice, evaluator: Evaluator, buffers: Mapping[str, Tensor], job: Job
 ) -> None:
+    """Evaluates and records a slice, but for what an earlier attempt recorded."""
     reach = spec.span if line.direction in DRAWN else spec.distances
     positions = np.linspace(-reach, reach, spec.points)
-    few = {name: torch.stack([w, line.step[name]]) for name, w in line.origin.items()}
+
+    def same(rows: int) -> dict[str, Column]:
+        return {
+            "member": np.full(rows, member, dtype=np.int32),
+            "direction": [line.direction] * rows,
+            "draw": np.full(rows, line.draw, dtype=np.int32),
+        }
+
+    def evaluated(split: str) -> dict[str, Column]:
+        loss, accuracy = _evaluate(line, positions, evaluator, buffers, split)
+        own: dict[str, Column] = {"position": positions, "loss": loss, "accuracy": accuracy}
+        return same(spec.points) | own | {"split": [split] * spec.points}
+
+    for split in spec.splits:
+        job.once("valley_point", partial(evaluated, split))
+    job.once("valley_slice", lambda: {**same(1), "length": [length(line.weights()[1])]})
+
+
+def _evaluate(
+    line: Slice, positions: Array, evaluator: Evaluator, buffers: Mapping[str, Tensor], split: str
+) -> tuple[Array, Array]:
+    """Loss and accuracy of the networks at some positions of a slice, [point]."""
+    origin, step = line.weights()
+    few = {name: torch.stack([w, step[name]]) for name, w in origin.items()}
     like = next(iter(few.values()))
     columns = np.stack([np.ones_like(positions), positions], axis=1)
     coefficients = torch.as_tensor(columns, dtype=like.dtype, device=like.device)
-    for split in spec.splits:
-        found = evaluator.combinations(coefficients, few, buffers, split)
-        _record(job, member, line, split, positions, found)
-    job.emit(
-        "valley_slice",
-        member=np.array([member], dtype=np.int32),
-        direction=[line.direction],
-        draw=np.array([line.draw], dtype=np.int32),
-        length=[length(line.step)],
-    )
-
-
-def _record(
-    job: Job, member: int, line: Slice, split: str, positions: Array, found: tuple[Array, Array]
-) -> None:
-    points = len(positions)
-    job.emit(
-        "valley_point",
-        member=np.full(points, member, dtype=np.int32),
-        direction=[line.direction] * points,
-        draw=np.full(points, line.draw, dtype=np.int32),
-        split=[split] * points,
-        position=positions,
-        loss=found[0],
-        accuracy=found[1],
-    )
+    return evaluator.combinations(coefficients, few, buffers, split)

@@ -53,7 +53,7 @@ class LMCSpec(AlignedSpec):
     block: int = Field(default=5, ge=1, le=1000)
     """Pairs trained together as one run; raising `pairs` later reuses the full blocks."""
     temperature: bool = False
-    """Also measure the loss at each point's best softmax temperature."""
+    """Also measure the loss at each point's best softmax temperature, fitted on val images; where there are none, on the half of the test images that is not measured with it."""
 
     def methods(self) -> dict[TreatmentName, Method]:
         """The methods that are used; what is repaired is aligned first."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+from pydantic import Field, model_validator
 
 from jobs.studies import lmc_recipe
 from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow, expand, headline
@@ -13,6 +14,19 @@ from jobs.studies.lmc_resnet20 import ADAM, SIGMA_RATE, paper_training
 from symcore.networks.resnet import ResNetSpec
 
 __all__ = ["PRESETS", "RECORDS", "Spec", "expand", "headline", "results"]
+
+
+class WideResNetSpec(ResNetSpec):
+    """A residual network for small images (Lim et al. 2024, appendix E.1), 8 times as wide unless another width is given."""
+
+    width: float = Field(default=8.0, gt=0, le=64)
+    """Factor of the 16, 32 and 64 channels of the stages, a multiple of 1/16."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_any(cls, given: Any) -> Any:  # noqa: ANN401 - what came from outside
+        """Another study's network is one of any width."""
+        return given.model_dump() if type(given) is ResNetSpec else given
 
 
 class Spec(LMCSpec):
@@ -26,26 +40,25 @@ class Spec(LMCSpec):
     )
 
     kind: Literal["lmc_resnet20x8"] = "lmc_resnet20x8"
-    network: ResNetSpec = ResNetSpec()
+    network: WideResNetSpec = WideResNetSpec()
     """Form of every network."""
 
 
 PRESETS: dict[str, Spec] = {
     "smoke": Spec(
-        network=ResNetSpec(depth=8, width=1),
+        network=WideResNetSpec(depth=8, width=1),
         training=ADAM.model_copy(update={"epochs": 2, "warmup_epochs": 1}),
         sigma_learning_rate=SIGMA_RATE,
         pairs=1,
         points=5,
     ),
     "laptop": Spec(
-        network=ResNetSpec(depth=8, width=2),
+        network=WideResNetSpec(depth=8, width=2),
         training=ADAM.model_copy(update={"epochs": 20, "warmup_epochs": 4}),
         sigma_learning_rate=SIGMA_RATE,
     ),
     "paper": Spec(
         data="cifar-10",
-        network=ResNetSpec(width=8),
         training=paper_training(50),
         sigma_learning_rate=SIGMA_RATE,
         block=1,

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from symcore.align.learning import bytes_each
 from symcore.align.matching import Matching, Networks, Watch, assign, in_parts
 from symcore.align.proof import proven
+from symcore.checkpoints import StoppedError
 from symcore.data.sources import Dataset
 from symcore.propagation import Graph
 from symcore.settings import Settings
 from symcore.symmetry.features import Features, features
-from symcore.training import StoppedError
 
 Tensors = Mapping[str, Tensor]
 BATCH = 256

@@ -17,7 +17,7 @@ from torch import Tensor
 from symcore.align import quadratic
 from symcore.align.matching import assign, dot
 from symcore.symmetry import permutations as symmetry
-from symcore.symmetry.permutations import Group, PermutationSpec, flip_axis, permute_axis
+from symcore.symmetry.permutations import Group, PermutationSpec, by_neuron, flip_axis, permute_axis
 
 Tensors = Mapping[str, Tensor]
 
@@ -172,14 +172,9 @@ def similarity(group: Group, a: Tensors, b: Tensors) -> tuple[Tensor, Tensor | N
     flipped = torch.zeros_like(kept) if group.flip else None
     for parameter, axis in group.axes:
         total = flipped if flipped is not None and (parameter, axis) in group.flip else kept
-        total.baddbmm_(_by_neuron(a[parameter], axis), _by_neuron(b[parameter], axis).mT)
+        one, other = (by_neuron(side[parameter], axis, group.size) for side in (a, b))
+        total.baddbmm_(one, other.mT)
     return kept, flipped
-
-
-def _by_neuron(weight: Tensor, axis: int) -> Tensor:
-    """[pair, *shape] -> [pair, n, rest], n neurons along `axis` of shape."""
-    front = weight.movedim(axis + 1, 1)
-    return front.reshape(*front.shape[:2], -1)
 
 
 def _one_signs(flipped: Tensor | None, move: Tensor) -> Tensor:

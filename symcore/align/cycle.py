@@ -22,11 +22,11 @@ from symcore.align.matching import Matching, Networks, Watch
 from symcore.align.proof import prove, proven
 from symcore.align.soft import moved, vertex
 from symcore.align.weights import match
+from symcore.checkpoints import StoppedError
 from symcore.data.sources import Dataset
 from symcore.settings import Settings
 from symcore.symmetry import permutations as symmetry
-from symcore.symmetry.permutations import Group, PermutationSpec
-from symcore.training import StoppedError
+from symcore.symmetry.permutations import Group, PermutationSpec, by_neuron
 
 Tensors = Mapping[str, Tensor]
 
@@ -178,17 +178,12 @@ def _gradient(weights: Tensors, spec: PermutationSpec, soft: Tensors, group: Gro
         whole = moved(own, here, soft)[parameter]
         others = whole.sum(0, keepdim=True) - whole
         partial = moved(own, here, soft, but=(parameter, axis))[parameter]
-        total += _rows(others, axis) @ _rows(partial, axis).mT
+        total += by_neuron(others, axis, group.size) @ by_neuron(partial, axis, group.size).mT
     return total
 
 
 def _of(group: Group, parameter: str) -> Group:
     return Group(group.name, group.size, tuple(a for a in group.axes if a[0] == parameter))
-
-
-def _rows(weight: Tensor, axis: int) -> Tensor:
-    front = weight.movedim(axis + 1, 1)
-    return front.reshape(*front.shape[:2], -1)
 
 
 def _highest(values: list[float]) -> float:

@@ -6,20 +6,21 @@ the permutations at that step are looked at, and each pair keeps those that are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from symcore import adamw
 from symcore.align.matching import Tensors, Watch
+from symcore.checkpoints import StoppedError
 from symcore.data.sources import Dataset, Split
 from symcore.gradients import gradient_program
 from symcore.metrics import Evaluator
 from symcore.networks.shapes import layers, output_shapes
 from symcore.randomness import stream
-from symcore.training import StoppedError
 
 LOOK = 25
 """Steps between looks."""
@@ -94,6 +95,16 @@ class Adam:
         for block in self._blocks:
             adamw.update(block, block.layout.flatten(gradients), self._steps)
 
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that a step changes, by name."""
+        tensors = {f"adam/{name}": t for block in self._blocks for name, t in block.tensors().items()}
+        return tensors | {"adam/steps": self._steps}
+
+    def restore(self, state: Tensors) -> None:
+        """Takes up a state in place."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -105,40 +116,87 @@ class Learned:
     score: Tensor
     """How bad they are, [pair] float64."""
 
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor of it by name."""
+        permutations, signs = (under(name, of) for name, of in zip(FOUND, self.found, strict=True))
+        return permutations | signs | {"best/step": self.step, "best/score": self.score}
 
-def learn(
-    steps: int,
-    step: Callable[[int], None],
-    found: Callable[[], Found],
-    score: Callable[[Found], Tensor],
-    watch: Watch,
-) -> Learned:
-    """Takes steps, and keeps of each pair what scored lowest at any look.
+    @classmethod
+    def restored(cls, state: Tensors) -> Learned:
+        """What a state holds."""
+        permutations, signs = (below(name, state) for name in FOUND)
+        return cls((permutations, signs), state["best/step"], state["best/score"])
 
-    Args:
-        steps: how many.
-        step: takes the step of a number from 0.
-        found: the permutations as they stand.
-        score: how bad they are, [pair]; told to the watch as the loss.
-        watch: told and asked on the way.
+
+FOUND = ("best/permutations", "best/signs")
+
+
+def under(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
+    """The tensors of a part of a state, with its name before theirs."""
+    return {f"{prefix}/{name}": t for name, t in tensors.items()}
+
+
+def below(prefix: str, state: Tensors) -> dict[str, Tensor]:
+    """The tensors of a part of a state by their own names."""
+    return {name.removeprefix(f"{prefix}/"): t for name, t in state.items() if name.startswith(f"{prefix}/")}
+
+
+class Learning(Protocol):
+    """Permutations being learned."""
+
+    def begin(self) -> None:
+        """Gets ready for the first step."""
+
+    def step(self, number: int) -> None:
+        """Takes the step of a number from 0."""
+
+    def found(self) -> Found:
+        """The permutations as they stand, copied."""
+
+    def score(self, found: Found) -> Tensor:
+        """How bad permutations as they stand are, [pair] float64; told to the watch as the loss."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that a step changes, by name."""
+
+    def restore(self, state: Tensors) -> None:
+        """Takes up a state in place of the beginning."""
+
+
+def learn(learning: Learning, steps: int, watch: Watch) -> Learned:
+    """Takes steps, or those that are left, and keeps of each pair what scored lowest at any look.
 
     Raises:
-        StoppedError: if the watch said so.
+        StoppedError: if the watch said so; its keeper has the state.
     """
-    best: Learned | None = None
-    for done in range(steps + 1):
-        if watch.stopping():
-            raise StoppedError
-        if done % LOOK == 0 or done == steps:
-            now = found()
-            scores = score(now)
-            watch.on_look(0, done, scores)
-            at = torch.full((len(scores),), done)
-            best = Learned(now, at, scores) if best is None else _better(best, Learned(now, at, scores))
+
+    def look(done: int) -> Learned:
+        found = learning.found()
+        scores = learning.score(found)
+        watch.on_look(0, done, scores)
+        return Learned(found, torch.full((len(scores),), done), scores)
+
+    def state() -> dict[str, Tensor]:
+        going = learning.state() if done < steps else {}
+        return going | best.state() | {"step": torch.tensor(done)}
+
+    if kept := watch.keeper.kept():
+        best, done = Learned.restored(kept), int(kept["step"])
         if done < steps:
+            learning.restore(kept)
+    else:
+        learning.begin()
+        best, done = look(0), 0
+    while done < steps:
+        with watch.keeper.at(state):
             watch.on_progress(done, steps, f"step {done} of {steps}")
-            step(done)
-    assert best is not None
+            if watch.stopping():
+                raise StoppedError
+        learning.step(done)
+        done += 1
+        if done % LOOK == 0 or done == steps:
+            best = _better(best, look(done))
+    watch.keeper.keep(state())
     return best
 
 

@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from symcore.checkpoints import Keeper
 from symcore.symmetry.permutations import PermutationSpec, permute
 
 Tensors = Mapping[str, Tensor]
@@ -94,6 +95,8 @@ class Watch:
     """Told how much is done of how much, and on what."""
     on_look: Callable[[int, int, Tensor], None] = lambda _pair, _step, _loss: None
     """Where permutations are learned, told now and then: first pair, step, and what is made small under those, [pair]."""
+    keeper: Keeper = field(default_factory=Keeper)
+    """Where permutations are learned, keeps the state of that."""
 
 
 BYTES = {"cpu": 2**31, "cuda": 2**35}
@@ -123,7 +126,8 @@ def in_parts(
             watch.on_look(first + pair, step, loss)
 
         some = replace(networks, pairs=networks.pairs[first : first + at_once])
-        return one(some, Watch(watch.stopping, on_progress, on_look))
+        keeper = watch.keeper.part(f"{first}-{first + len(some.pairs)}")
+        return one(some, Watch(watch.stopping, on_progress, on_look, keeper))
 
     return Matching.join([part(index, first) for index, first in enumerate(starts)])
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from symcore.align.matching import assign
-from symcore.symmetry.permutations import Group
+from symcore.symmetry.permutations import Group, by_neuron
 
 Tensors = Mapping[str, Tensor]
 
@@ -96,17 +96,19 @@ def _objective(a: Tensors, b: Tensors, group: Group) -> _Objective:
         flips = [(parameter, axis) in group.flip for axis in own]
         if len(own) == 1:
             total = told.flipped if flips[0] else told.kept
-            total += _to_front(a[parameter], own).flatten(2) @ _to_front(b[parameter], own).flatten(2).mT
+            one, other = (by_neuron(side[parameter], own[0], group.size) for side in (a, b))
+            total += one @ other.mT
         else:
-            fronts = [_to_front(w[parameter], own).flatten(3).movedim(-1, 1) for w in (a, b)]
+            fronts = [_by_two(side[parameter], own, group.size) for side in (a, b)]
             told.quadratic.append((fronts[0], fronts[1], flips[0], flips[1]))
     return told
 
 
-def _to_front(weight: Tensor, axes: list[int]) -> Tensor:
-    """[pair, *shape] with some axes of shape first, and at least one axis after them."""
-    front = weight.movedim([axis + 1 for axis in axes], list(range(1, len(axes) + 1)))
-    return front.unsqueeze(-1) if front.ndim == len(axes) + 1 else front
+def _by_two(weight: Tensor, axes: list[int], n: int) -> Tensor:
+    """Weights [pair, *shape] by the n neurons on each of two axes of shape, which ascend, [pair, rest, n, n]."""
+    first, second = (axis + 1 for axis in axes)
+    apart: Tensor = weight.unflatten(second, (n, -1)).unflatten(first, (n, -1))
+    return apart.movedim((first, second + 1), (1, 2)).flatten(3).movedim(-1, 1)
 
 
 def _vertex(by_p: Tensor, by_s: Tensor, pool: Executor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -96,45 +96,43 @@ def match(
         DerivationError: if the network's permutations cannot be derived.
     """
     spec = symmetry.derive(network, example_input).without_signs()
-    logits = Adam(_start(spec, a), settings.learning_rate) if spec.groups else None
-    gradient, score = _aims(network, a, b, spec, images, settings, seed)
+    aims = _distance(a, b, spec) if settings.objective == "distance" else None
+    if aims is None:
+        assert images is not None
+        aims = _losses(network, a, b, spec, images, settings, seed)
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool, arithmetic("float32"):
-
-        def step(number: int) -> None:
-            assert logits is not None
-            leaves = {name: x.detach().requires_grad_() for name, x in logits.values.items()}
-            with torch.enable_grad():
-                soft = {name: sinkhorn(x, settings.iterations) for name, x in leaves.items()}
-                mixed = {name: w for name, w in moved(b, spec, soft).items() if name in spec.parameters}
-            by_weight = gradient(moved(b, spec, {name: p.detach() for name, p in soft.items()}), number)
-            found = torch.autograd.grad(
-                list(mixed.values()), list(leaves.values()), [by_weight[name] for name in mixed]
-            )
-            logits.step(dict(zip(leaves, found, strict=True)))
-
-        def found() -> Found:
-            values = logits.values if logits else {}
-            return {name: assign(x, pool) for name, x in values.items()}, {}
-
-        best = learn(settings.steps if logits else 0, step, found, score, watch or Watch())
+        soft = _Soft(a, b, spec, settings, aims, pool)
+        best = learn(soft, settings.steps if spec.groups else 0, watch or Watch())
     return proven(network, example_input, a, b, (spec, *best.found), sweeps=best.step, seed=seed)
 
 
-def _aims(
+Aims = tuple[Callable[[Tensors, int], dict[str, Tensor]], Callable[[Found], Tensor]]
+"""The gradient of what is made small with respect to permuted b, at a step, and how bad hard permutations are."""
+
+
+def _distance(a: Tensors, b: Tensors, spec: PermutationSpec) -> Aims:
+    """Half the gradient of |permuted b - a|^2, and that squared distance."""
+
+    def gradient(mixed: Tensors, step: int) -> dict[str, Tensor]:
+        del step
+        return {name: w - a[name] for name, w in mixed.items()}
+
+    def squared(found: Found) -> Tensor:
+        return dot(a, a) + dot(b, b) - 2 * inner_product(a, b, spec, found[0])
+
+    return gradient, squared
+
+
+def _losses(
     network: nn.Module,
     a: Tensors,
     b: Tensors,
     spec: PermutationSpec,
-    images: Dataset | None,
+    images: Dataset,
     settings: Sinkhorn,
     seed: int,
-) -> tuple[Callable[[Tensors, int], dict[str, Tensor]], Callable[[Found], Tensor]]:
-    """The gradient of what is made small with respect to permuted b, at a step, and how bad hard permutations are."""
-    if settings.objective == "distance":
-        return lambda mixed, _step: {
-            name: w - a[name] for name, w in mixed.items()
-        }, lambda found: -inner_product(a, b, spec, found[0])
-    assert images is not None
+) -> Aims:
+    """The gradient of the loss halfway, or at a random point of the line, and the loss halfway."""
     lines = Lines(network, a, images, number=settings.images, batch=settings.batch, seed=seed)
 
     def gradient(mixed: Tensors, step: int) -> dict[str, Tensor]:
@@ -145,19 +143,47 @@ def _aims(
     return gradient, lambda found: lines.halfway(symmetry.permute(b, spec, found[0]))
 
 
-def _distance(
-    a: Tensors, b: Tensors, spec: PermutationSpec
-) -> tuple[Callable[[Tensors, int], dict[str, Tensor]], Callable[[Found], Tensor]]:
-    """Half the gradient of |permuted b - a|^2 with respect to permuted b, and that squared distance."""
+class _Soft:
+    """The soft permutations of every pair, by their logits."""
 
-    def gradient(mixed: Tensors, step: int) -> dict[str, Tensor]:
-        del step
-        return {name: w - a[name] for name, w in mixed.items()}
+    def __init__(
+        self, a: Tensors, b: Tensors, spec: PermutationSpec, settings: Sinkhorn, aims: Aims, pool: Executor
+    ) -> None:
+        """Starts where each neuron is half itself; see `match`."""
+        self._b, self._spec, self._iterations, self._pool = b, spec, settings.iterations, pool
+        self._gradient, self.score = aims
+        self._logits = Adam(_start(spec, a), settings.learning_rate) if spec.groups else None
 
-    def squared(found: Found) -> Tensor:
-        return dot(a, a) + dot(b, b) - 2 * inner_product(a, b, spec, found[0])
+    def begin(self) -> None:
+        """There is nothing to do."""
 
-    return gradient, squared
+    def step(self, number: int) -> None:
+        """Moves the logits."""
+        assert self._logits is not None
+        b, spec = self._b, self._spec
+        leaves = {name: x.detach().requires_grad_() for name, x in self._logits.values.items()}
+        with torch.enable_grad():
+            soft = {name: sinkhorn(x, self._iterations) for name, x in leaves.items()}
+            mixed = {name: w for name, w in moved(b, spec, soft).items() if name in spec.parameters}
+        by_weight = self._gradient(moved(b, spec, {name: p.detach() for name, p in soft.items()}), number)
+        found = torch.autograd.grad(
+            list(mixed.values()), list(leaves.values()), [by_weight[name] for name in mixed]
+        )
+        self._logits.step(dict(zip(leaves, found, strict=True)))
+
+    def found(self) -> Found:
+        """The hard permutations nearest to the soft ones."""
+        values = self._logits.values if self._logits else {}
+        return {name: assign(x, self._pool) for name, x in values.items()}, {}
+
+    def state(self) -> dict[str, Tensor]:
+        """The logits."""
+        return self._logits.state() if self._logits else {}
+
+    def restore(self, state: Tensors) -> None:
+        """Takes them up."""
+        if self._logits:
+            self._logits.restore(state)
 
 
 def _start(spec: PermutationSpec, a: Tensors) -> dict[str, Tensor]:

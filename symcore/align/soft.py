@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symcore.align.matching import assign
-from symcore.symmetry.permutations import PermutationSpec
+from symcore.symmetry.permutations import PermutationSpec, by_neuron
 
 Tensors = Mapping[str, Tensor]
 
@@ -36,10 +36,7 @@ def moved(
 def _mix(weight: Tensor, axis: int, matrix: Tensor) -> Tensor:
     """One axis of [network, *shape] times matrices [network, n, n]."""
     front = weight.movedim(axis + 1, 1)
-    mixed = (
-        matrix @ front.flatten(2) if front.ndim > 2 else (matrix @ front.unsqueeze(2)).squeeze(2)
-    ).view_as(front)
-    return mixed.movedim(1, axis + 1)
+    return (matrix @ by_neuron(weight, axis, matrix.shape[-1])).view(front.shape).movedim(1, axis + 1)
 
 
 def vertex(score: Tensor, pool: Executor) -> Tensor:

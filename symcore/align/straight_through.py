@@ -8,7 +8,8 @@ images that are used is never above weight matching's.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import ClassVar, Literal
 
 import torch
@@ -16,14 +17,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from symcore.align.ascent import Ascent, climb
-from symcore.align.learning import Adam, Found, Lines, bytes_each, learn
+from symcore.align.learning import Adam, Found, Lines, below, bytes_each, learn, under
 from symcore.align.matching import Matching, Networks, Tensors, Watch, in_parts
 from symcore.align.proof import proven
 from symcore.align.weights import double, order
+from symcore.checkpoints import StoppedError
 from symcore.data.sources import Dataset
 from symcore.precision import arithmetic
 from symcore.settings import Settings
 from symcore.symmetry import permutations as symmetry
+from symcore.symmetry.permutations import PermutationSpec
 
 
 class StraightThrough(Settings):
@@ -88,33 +91,93 @@ def match(
     """
     spec = symmetry.derive(network, example_input)
     spec = spec if settings.signs else spec.without_signs()
-    count = len(next(iter(a.values())))
     lines = Lines(network, a, images, number=settings.images, batch=settings.batch, seed=seed)
-    third = Adam(a, settings.learning_rate)
+    watch = watch or Watch()
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool, arithmetic("float32"):
-        start = symmetry.identity(spec, count), symmetry.positive(spec, count)
-        ascent = Ascent(spec, double(network, a), double(network, b), *start, pool)
-
-        def project(step: int) -> None:
-            climb(ascent, lambda sweep: order(spec, seed, step, sweep), settings.max_sweeps)
-
-        def step(number: int) -> None:
-            third.step(lines.gradient(_single(ascent.moved), 0.5, number))
-            ascent.head_for(double(network, third.values))
-            project(number + 1)
-
-        def found() -> Found:
-            kept, signs = (
-                {name: t.clone() for name, t in of.items()} for of in (ascent.permutations, ascent.signs)
-            )
-            return kept, signs
-
-        project(0)
-        steps = settings.steps if spec.groups else 0
-        best = learn(
-            steps, step, found, lambda _found: lines.halfway(_single(ascent.moved)), watch or Watch()
-        )
+        projected = _Projected(network, a, b, spec, lines, settings, seed, pool, watch.stopping)
+        best = learn(projected, settings.steps if spec.groups else 0, watch)
     return proven(network, example_input, a, b, (spec, *best.found), sweeps=best.step, seed=seed)
+
+
+class _Projected:
+    """The third network of each pair, and its projection: permuted b."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        a: Tensors,
+        b: Tensors,
+        spec: PermutationSpec,
+        lines: Lines,
+        settings: StraightThrough,
+        seed: int,
+        pool: Executor,
+        stopping: Callable[[], bool],
+    ) -> None:
+        """Nothing is projected yet; see `match`."""
+        self._network, self._spec, self._lines = network, spec, lines
+        self._settings, self._seed, self._pool, self._stopping = settings, seed, pool, stopping
+        self._third = Adam(a, settings.learning_rate)
+        self._b = double(network, b)
+        count = len(next(iter(a.values())))
+        self._ascent = self._from((symmetry.identity(spec, count), symmetry.positive(spec, count)))
+
+    def _from(self, found: Found) -> Ascent:
+        """An ascent towards the third network from some permutations."""
+        return Ascent(self._spec, self._target(), self._b, *found, self._pool)
+
+    def _target(self) -> Tensors:
+        return double(self._network, self._third.values)
+
+    def begin(self) -> None:
+        """Projects the third network where it starts.
+
+        Raises:
+            StoppedError: if that was asked for between two sweeps.
+        """
+
+        def on_sweep(*_: object) -> None:
+            if self._stopping():
+                raise StoppedError
+
+        self._project(0, on_sweep)
+
+    def _project(self, step: int, on_sweep: Callable[..., None] = lambda *_: None) -> None:
+        climb(
+            self._ascent,
+            lambda sweep: order(self._spec, self._seed, step, sweep),
+            self._settings.max_sweeps,
+            on_sweep,
+        )
+
+    def step(self, number: int) -> None:
+        """Moves the third network, and projects it."""
+        self._third.step(self._lines.gradient(_single(self._ascent.moved), 0.5, number))
+        self._ascent.head_for(self._target())
+        self._project(number + 1)
+
+    def found(self) -> Found:
+        """The permutations and signs of the projection."""
+        permutations, signs = (
+            {name: t.clone() for name, t in of.items()}
+            for of in (self._ascent.permutations, self._ascent.signs)
+        )
+        return permutations, signs
+
+    def score(self, found: Found) -> Tensor:
+        """The loss halfway between a and the projection, [pair]."""
+        del found
+        return self._lines.halfway(_single(self._ascent.moved))
+
+    def state(self) -> dict[str, Tensor]:
+        """The third network and the projection."""
+        permutations, signs = self.found()
+        return self._third.state() | under("permutations", permutations) | under("signs", signs)
+
+    def restore(self, state: Tensors) -> None:
+        """Takes them up."""
+        self._third.restore(state)
+        self._ascent = self._from((below("permutations", state), below("signs", state)))
 
 
 def _single(weights: Tensors) -> dict[str, Tensor]:

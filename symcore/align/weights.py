@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from symcore.align.ascent import GAIN, Ascent, climb
 from symcore.align.matching import Matching, Networks, Watch, dot, in_parts
 from symcore.align.proof import prove
+from symcore.checkpoints import StoppedError
 from symcore.data.sources import Dataset
 from symcore.randomness import stream
 from symcore.settings import Settings
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.permutations import PermutationSpec
-from symcore.training import StoppedError
 
 Tensors = Mapping[str, Tensor]
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from symcore.asymmetry import Parameters
 from symcore.calibration import BATCH
+from symcore.checkpoints import Keeper
 from symcore.metrics import ROWS, Array, cross_entropy
 from symcore.networks.batchnorm import batch_norms
 from symcore.networks.gnn import neighbours
@@ -146,7 +146,15 @@ class Eigenvalues:
     residuals: Array
 
 
-def largest(hessian: Hessian, count: int, *, steps: int, seed: int) -> Eigenvalues:
+def largest(
+    hessian: Hessian,
+    count: int,
+    *,
+    steps: int,
+    seed: int,
+    on_step: Callable[[int], None] = lambda _: None,
+    keeper: Keeper | None = None,
+) -> Eigenvalues:
     """The largest eigenvalues by Lanczos' method, every vector orthogonalised against all before.
 
     Args:
@@ -154,6 +162,8 @@ def largest(hessian: Hessian, count: int, *, steps: int, seed: int) -> Eigenvalu
         count: eigenvalues wanted.
         steps: products with the Hessian, at least `count`; the more, the smaller the residuals.
         seed: of the first vector.
+        on_step: called with the steps done, before each next one; may raise to stop.
+        keeper: keeps the state where a step is stopped; none given, nothing does.
 
     Raises:
         ValueError: if there are fewer steps than eigenvalues wanted.
@@ -161,16 +171,41 @@ def largest(hessian: Hessian, count: int, *, steps: int, seed: int) -> Eigenvalu
     if steps < count:
         msg = f"steps: got {steps}; at least {count} are needed for {count} eigenvalues"
         raise ValueError(msg)
-    alphas, betas, basis = [], [], [_unit(_normal(hessian, "lanczos", seed, 0))]
-    for _ in range(steps):
-        product = hessian(basis[-1])
-        alphas.append((product * basis[-1]).sum(1))
+    keeper = keeper or Keeper()
+    lanczos = _Lanczos(hessian, _unit(_normal(hessian, "lanczos", seed, 0)), keeper.kept())
+    while len(lanczos.alphas) < steps:
+        with keeper.at(lanczos.state):
+            on_step(len(lanczos.alphas))
+            lanczos.step()
+    return _ritz(torch.stack(lanczos.alphas, 1), torch.stack(lanczos.betas, 1), count)
+
+
+class _Lanczos:
+    """An orthonormal basis [step + 1][member, entry] and the tridiagonal matrix of the Hessian in it, both growing."""
+
+    def __init__(self, hessian: Hessian, first: Tensor, kept: Tensors) -> None:
+        """Starts from the first vector, or goes on from a state."""
+        self._hessian = hessian
+        held = {name: list(tensor.to(first.device)) for name, tensor in kept.items()}
+        self.basis = held.get("basis", [first])
+        self.alphas, self.betas = held.get("alphas", []), held.get("betas", [])
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it, stacked; empty before the first step."""
+        if not self.alphas:
+            return {}
+        parts = {"basis": self.basis, "alphas": self.alphas, "betas": self.betas}
+        return {name: torch.stack(tensors) for name, tensors in parts.items()}
+
+    def step(self) -> None:
+        """One product with the Hessian; if it is stopped on the way, nothing has changed."""
+        product = self._hessian(self.basis[-1])
+        self.alphas.append((product * self.basis[-1]).sum(1))
         for _twice in range(2):  # once leaves rounding behind that grows into copies of found eigenvalues
-            for earlier in basis:
+            for earlier in self.basis:
                 product = product - (product * earlier).sum(1, keepdim=True) * earlier
-        betas.append(product.norm(dim=1))
-        basis.append(product / betas[-1].clamp(min=torch.finfo(product.dtype).tiny).unsqueeze(1))
-    return _ritz(torch.stack(alphas, 1), torch.stack(betas, 1), count)
+        self.betas.append(product.norm(dim=1))
+        self.basis.append(product / self.betas[-1].clamp(min=torch.finfo(product.dtype).tiny).unsqueeze(1))
 
 
 def _ritz(alphas: Tensor, betas: Tensor, count: int) -> Eigenvalues:
@@ -190,13 +225,22 @@ class Trace:
     error: Array
 
 
-def trace(hessian: Hessian, *, probes: int, seed: int) -> Trace:
+def trace(
+    hessian: Hessian,
+    *,
+    probes: int,
+    seed: int,
+    on_probe: Callable[[int], None] = lambda _: None,
+    keeper: Keeper | None = None,
+) -> Trace:
     """The trace by Hutchinson's estimator with random signs.
 
     Args:
         hessian: of some networks.
         probes: random vectors, at least 2; the error falls with their square root.
         seed: of the vectors.
+        on_probe: called with the probes done, before each next one; may raise to stop.
+        keeper: keeps the state where a probe is stopped; none given, nothing does.
 
     Raises:
         ValueError: if there are fewer than 2 probes.
@@ -204,11 +248,14 @@ def trace(hessian: Hessian, *, probes: int, seed: int) -> Trace:
     if probes < 2:
         msg = f"probes: got {probes}; at least 2 are needed for an error"
         raise ValueError(msg)
-    found = []
-    for probe in range(probes):
-        signs = _normal(hessian, "hutchinson", seed, probe).sign()
-        found.append((signs * hessian(signs)).sum(1).double().cpu().numpy())
-    samples = np.stack(found)
+    keeper = keeper or Keeper()
+    found = list(keeper.kept().get("samples", ()))  # [probe][member]
+    while len(found) < probes:
+        with keeper.at(lambda: {"samples": torch.stack(found)} if found else {}):
+            on_probe(len(found))
+            signs = _normal(hessian, "hutchinson", seed, len(found)).sign()
+            found.append((signs * hessian(signs)).sum(1).double().cpu())
+    samples = torch.stack(found).numpy()
     return Trace(samples.mean(0), samples.std(0, ddof=1) / probes**0.5)
 
 

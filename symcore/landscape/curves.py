@@ -7,7 +7,7 @@ curves of many pairs are trained as one population, each on its own minibatches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -60,7 +60,6 @@ def curve_path(
     buffers: Tensors,
     split: str,
     positions: Array,
-    on_pairs: Callable[[int], None] = lambda _: None,
 ) -> PathPoints:
     """Evaluates the curve of every pair on one split.
 
@@ -70,7 +69,6 @@ def curve_path(
         buffers: the module's buffers, shared or [pair, *shape].
         split: which part of the data set, say "test".
         positions: in [0, 1].
-        on_pairs: called with the number of pairs done; may raise to stop.
     """
     like = next(iter(controls[0].values()))
     pairs, many = len(like), len(positions)
@@ -85,7 +83,6 @@ def curve_path(
         }
         loss, accuracy = evaluator(points, own, split)
         found.loss[part], found.accuracy[part] = loss.reshape(-1, many), accuracy.reshape(-1, many)
-        on_pairs(part.stop)
     return found
 
 

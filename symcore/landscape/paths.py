@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -45,6 +45,16 @@ class PathPoints:
     calibrated: Array | None = None
     """Loss at the temperature of each point."""
 
+    @classmethod
+    def join(cls, parts: Sequence[PathPoints]) -> PathPoints:
+        """The paths of some pairs and of others as one; either all have calibrated losses or none."""
+        calibrated = [part.calibrated for part in parts if part.calibrated is not None]
+        return cls(
+            np.concatenate([part.loss for part in parts]),
+            np.concatenate([part.accuracy for part in parts]),
+            np.concatenate(calibrated) if calibrated else None,
+        )
+
 
 def linear_path(
     evaluator: Evaluator,
@@ -53,7 +63,6 @@ def linear_path(
     buffers: Mapping[str, Tensor],
     split: str,
     positions: Array,
-    on_pairs: Callable[[int], None] = lambda _: None,
     *,
     corrections: Mapping[str, Tensor] = NONE,
     sharpness: Array | None = None,
@@ -67,7 +76,6 @@ def linear_path(
         buffers: the module's buffers, shared or [pair, *shape]; the networks of a pair share theirs.
         split: which part of the data set, say "test".
         positions: alphas in [0, 1].
-        on_pairs: called with the number of pairs done; may raise to stop.
         corrections: further parameters of every point, [pair, alpha, *shape], as `symcore.align.repair` finds them.
         sharpness: inverse temperatures of every point, [pair, alpha, fold], as `fit_temperatures` finds them.
     """
@@ -78,9 +86,8 @@ def linear_path(
         else:
             given = torch.from_numpy(sharpness[part]).to(next(iter(points.values())).device)
             found = measure(evaluator.logits(points, own, split), given.flatten(0, 1))
-        measured.append([values.reshape(-1, len(positions)) for values in found])
-        on_pairs(part.stop)
-    return PathPoints(*(np.concatenate(values) for values in zip(*measured, strict=True)))
+        measured.append(PathPoints(*(values.reshape(-1, len(positions)) for values in found)))
+    return PathPoints.join(measured)
 
 
 def fit_temperatures(
@@ -99,6 +106,7 @@ def fit_temperatures(
     """Inverse temperatures 1 / T that minimise the loss of every point on one split, [pair, alpha, fold].
 
     Args, beside those of `linear_path`:
+        on_pairs: called with the number of pairs done; may raise to stop.
         folds: 1 fits to all images. More of them fit one temperature for each fold to the images of the other folds, so
             that every image can be measured at a temperature to which it was not fitted.
         on_step: called before each step of a fit; may raise to stop.

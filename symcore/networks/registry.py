@@ -16,14 +16,17 @@ from symcore.networks.resnet import ResNetSpec
 __all__ = ["NetworkSpec", "register"]
 
 
-def _mlp_unless_said(given: Any) -> Any:  # noqa: ANN401 - what came from outside
-    """Settings that name no kind are a multilayer perceptron's."""
-    return {"kind": "mlp"} | dict(given) if isinstance(given, Mapping) else given
+def _of_a_kind(given: Any) -> Any:  # noqa: ANN401 - what came from outside
+    """Settings that name no kind are a multilayer perceptron's; those with defaults of their own are of the kind they name."""
+    if isinstance(given, Mapping):
+        return {"kind": "mlp"} | dict(given)
+    derived = isinstance(given, ResNetSpec) and type(given) is not ResNetSpec
+    return given.model_dump() if derived else given
 
 
 NetworkSpec = Annotated[
     MLPSpec | ResNetSpec | RecurrentSpec | GNNSpec | RegisteredSpec,
     Field(discriminator="kind"),
-    BeforeValidator(_mlp_unless_said),
+    BeforeValidator(_of_a_kind),
 ]
 """Union of the network specs; a new network joins it here."""

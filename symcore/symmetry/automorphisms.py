@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -154,8 +154,7 @@ def coloured_graph(
         if name not in colours or (colours[name] == TRAINABLE).all():
             continue
         axes, places = zip(*sorted(incident), strict=True)
-        tensor = np.moveaxis(colours[name], axes, range(len(axes)))
-        digest = _digest(tensor.reshape(*tensor.shape[: len(axes)], -1))
+        digest = _digest(_by_neurons(colours[name], axes, [spec[place].size for place in places]))
         if len(places) == 1:
             marks.append(Marks(places[0], digest, incoming=axes[0] == 0))
         elif len(places) == 2:
@@ -166,6 +165,16 @@ def coloured_graph(
             msg = f"{name}: joins {len(places)} kinds of neurons ({', '.join(places)}); accepted: one or two"
             raise ValueError(msg)
     return ColouredGraph({group.name: group.size for group in spec.groups}, tuple(marks), tuple(edges))
+
+
+def _by_neurons(colours: Colours, axes: Sequence[int], sizes: Sequence[int]) -> Colours:
+    """A tensor's colours with so many neurons on some of its axes, which ascend, [neuron, ..., rest]."""
+    apart = list(colours.shape)
+    for axis, n in reversed(list(zip(axes, sizes, strict=True))):
+        apart[axis : axis + 1] = n, apart[axis] // n
+    places = [axis + before for before, axis in enumerate(axes)]  # each axis before is now two
+    front = np.moveaxis(colours.reshape(apart), places, range(len(axes)))
+    return front.reshape(*sizes, -1)
 
 
 def _fixed(value: Tensor, trainable: Tensor | None) -> Colours:

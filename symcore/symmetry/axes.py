@@ -46,12 +46,23 @@ class Call:
     """Shape of the result."""
 
 
+class Made(NamedTuple):
+    """An axis and the ones that it is made of."""
+
+    whole: Axis
+    parts: Axes
+    """The last is the fastest."""
+    place: str
+    """Where in the graph."""
+
+
 class AxisClasses:
     """The partition of all axes of a graph into classes."""
 
     def __init__(self) -> None:
         self._sets: DisjointSet[int] = DisjointSet([PINNED])
         self._refused: list[tuple[Axis, str]] = []
+        self._made: list[Made] = []
 
     def free(self, shape: Iterable[int]) -> Axes:
         """New axes that nothing ties yet; axes of size 1 cannot be permuted and come pinned."""
@@ -85,6 +96,70 @@ class AxisClasses:
     def is_pinned(self, axis: Axis) -> bool:
         """Whether the order of an axis is known to be fixed by now."""
         return self._sets.connected(axis.number, PINNED)
+
+    def merge(self, parts: Axes, place: str) -> Axis:
+        """One axis made of several, the last fastest, as flattening makes it; `place` is where, for messages."""
+        whole = self._new(prod(axis.size for axis in parts))
+        self._made.append(Made(whole, parts, place))
+        return whole
+
+    def split(self, whole: Axis, sizes: Iterable[int], place: str) -> Axes:
+        """The axes of which one is made, the last fastest."""
+        parts = self.free(sizes)
+        self._made.append(Made(whole, parts, place))
+        return parts
+
+    def settle(self) -> None:
+        """Draws the consequences for axes that are made of others, once the whole graph has been followed.
+
+        Where the order of all parts is fixed, so is that of the whole, and the other way round. Where all but the first
+        are fixed, as when maps [channel, row, column] are flattened, the whole is a block of entries for each neuron
+        of the first. Anything else is refused.
+        """
+        while self._pins_spread() or self._blocks_agree():
+            pass
+        blocks: dict[int, int] = {}
+        for whole, parts, place in self._made:
+            neurons = blocks.setdefault(self.name(whole), parts[0].size)
+            if neurons != parts[0].size or any(not self.is_pinned(axis) for axis in parts[1:]):
+                reason = f"{place} splits or merges neurons that can be permuted, where only channels before positions may be"
+                self.refuse((whole, *parts), reason)
+
+    def _pins_spread(self) -> bool:
+        """Pins wholes whose parts are, and parts whose wholes are; whether there were any."""
+        spread = False
+        for whole, parts, _ in self._made:
+            free = [axis for axis in parts if not self.is_pinned(axis)]
+            if bool(free) == self.is_pinned(whole):
+                self.pin(free or [whole])
+                spread = True
+        return spread
+
+    def _blocks_agree(self) -> bool:
+        """Ties the neurons of wholes that are one class, and pins all places within their blocks if some are; whether any."""
+        known: dict[int, Made] = {}
+        changed = False
+        for made in self._made:
+            other = known.setdefault(self.name(made.whole), made)
+            first, second = made.parts[0], other.parts[0]
+            if first.size != second.size or self.is_pinned(made.whole):
+                continue
+            if not self._sets.connected(first.number, second.number):
+                self.tie(first, second)
+                changed = True
+            places = [*made.parts[1:], *other.parts[1:]]
+            free = [axis for axis in places if not self.is_pinned(axis)]
+            if free and any(all(map(self.is_pinned, one.parts[1:])) for one in (made, other)):
+                self.pin(free)
+                changed = True
+        return changed
+
+    def neurons(self, axis: Axis) -> Axis:
+        """The axis of single neurons of which this one has a block for each; itself where it has one entry for each."""
+        made = {self.name(whole): parts[0] for whole, parts, _ in self._made}
+        while self.name(axis) in made and not self.is_pinned(axis):
+            axis = made[self.name(axis)]
+        return axis
 
     def name(self, axis: Axis) -> int:
         """A number that all axes of one class share, and no other axis has."""
@@ -311,7 +386,7 @@ def _expand(axes: AxisClasses, call: Call) -> Axes:
 
 @rule("aten.view", "aten.reshape", "aten.flatten", "aten.unflatten", "aten.squeeze", "aten.unsqueeze")
 def _reshape(axes: AxisClasses, call: Call) -> Axes:
-    """Axes that pass unchanged stay; those split or merged must be ones that nobody can permute."""
+    """Axes that pass unchanged stay; of others one is split, or several are merged."""
     old = [axis for axis in call.tensors[0] if axis.size != 1]
     new = [size for size in call.shape if size != 1]
     passed: list[Axis] = []
@@ -324,8 +399,12 @@ def _reshape(axes: AxisClasses, call: Call) -> Axes:
                 merged.append(new.pop(0))
         if len(split) == len(merged) == 1:
             passed += split
+        elif len(merged) == 1:
+            passed.append(axes.merge(tuple(split), call.place))
+        elif len(split) == 1:
+            passed += axes.split(split[0], merged, call.place)
         else:
-            axes.refuse(split, f"{call.place} splits or merges neurons that can be permuted")
+            axes.refuse(split, f"{call.place} splits and merges neurons that can be permuted")
             passed += axes.pinned(merged)
     remaining = iter(passed)
     return tuple(next(remaining) if size != 1 else axes.pinned([1])[0] for size in call.shape)

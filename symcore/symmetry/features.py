@@ -88,7 +88,7 @@ def features(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> 
 
 def _last(traced: Traced, parameter: str, axis: int) -> tuple[fx.Node, int]:
     """The last node computed from an input on which a group of neurons lies, and on which of its axes."""
-    wanted = traced.axes.name(traced.parameters[parameter][axis])
+    wanted = traced.axes.name(traced.axes.neurons(traced.parameters[parameter][axis]))
     from_input = _from_inputs(traced)
     found = [
         (node, place)

@@ -36,7 +36,11 @@ class Group:
     name: str
     size: int
     axes: tuple[tuple[str, int], ...]
-    """(parameter, axis), axes counted without a leading pair axis."""
+    """(parameter, axis), axes counted without a leading pair axis.
+
+    An axis has one entry for each neuron, or a block of entries: n * k entries are k for each, those of a neuron together, as
+    when maps [channel, row, column] are flattened.
+    """
     flip: tuple[tuple[str, int], ...] = ()
     """Those of `axes` along which a neuron changes sign, where it can; `symcore.symmetry.signs` finds them."""
 
@@ -95,6 +99,7 @@ def trace(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> Tra
     }
     axes = AxisClasses()
     parameters, nodes = _follow(axes, program.graph_module, names)
+    axes.settle()
     ordered = {name: parameters[name] for name in first_names.values() if name in parameters}
     called = {node: names.get(node.name, f"{node.name} ") for node in nodes}  # no parameter's name ends so
     return Traced(program, axes, nodes, ordered, called)
@@ -176,8 +181,9 @@ def groups(traced: Traced) -> PermutationSpec:
     for parameter, its_axes in traced.parameters.items():
         for place, axis in enumerate(its_axes):
             if not axes.is_pinned(axis):
-                members.setdefault(axes.name(axis), []).append((parameter, place))
-                sizes[axes.name(axis)] = axis.size
+                neurons = axes.neurons(axis)
+                members.setdefault(axes.name(neurons), []).append((parameter, place))
+                sizes[axes.name(neurons)] = neurons.size
     for refused, reason in axes.refusals():
         if refused in members:
             parameter, place = members[refused][0]
@@ -243,6 +249,7 @@ def permute(
 def flip_axis(tensor: Tensor, axis: int, own: Tensor) -> Tensor:
     """One axis of a tensor times signs: [*shape] by [n], or [pair, *shape] by [pair, n]; `axis` does not count pair."""
     stacked = own.dim() - 1
+    own = own.repeat_interleave(tensor.shape[axis + stacked] // own.shape[-1], -1)
     shape = [1] * tensor.dim()
     shape[:stacked] = own.shape[:stacked]
     shape[axis + stacked] = own.shape[-1]
@@ -250,20 +257,29 @@ def flip_axis(tensor: Tensor, axis: int, own: Tensor) -> Tensor:
 
 
 def permute_axis(tensor: Tensor, axis: int, permutation: Tensor) -> Tensor:
-    """One axis of a tensor permuted: [*shape] by [n], or [pair, *shape] by [pair, n]; `axis` does not count pair."""
+    """One axis of a tensor permuted: [*shape] by [n], or [pair, *shape] by [pair, n]; `axis` does not count pair.
+
+    An axis of n * k entries has a block of k for each neuron.
+    """
     stacked, n = permutation.dim() - 1, permutation.shape[-1]
-    if tensor.shape[axis + stacked] != n or (stacked and len(tensor) != len(permutation)):
+    if tensor.shape[axis + stacked] % n or (stacked and len(tensor) != len(permutation)):
         msg = f"axis {axis} of a tensor {list(tensor.shape)} cannot be permuted by permutations {list(permutation.shape)}"
         raise ValueError(msg)
     permutation = permutation.to(tensor.device)
     if not stacked:
-        return tensor.index_select(axis, permutation)
+        blocks: Tensor = tensor.unflatten(axis, (n, -1)).index_select(axis, permutation)
+        return blocks.view(tensor.shape)
     # one selection of whole rows, several times as fast as an index for every entry
     pairs, before = len(tensor), math.prod(tensor.shape[1 : axis + 1])
     starts = torch.arange(pairs * before, device=tensor.device).view(pairs, before, 1) * n
     rows = (starts + permutation[:, None]).flatten()
-    after = math.prod(tensor.shape[axis + 2 :])
+    after = tensor.numel() // len(rows)
     return tensor.reshape(len(rows), after).index_select(0, rows).view(tensor.shape)
+
+
+def by_neuron(weight: Tensor, axis: int, n: int) -> Tensor:
+    """Weights [pair, *shape] by the n neurons on one axis of shape, [pair, n, rest]."""
+    return weight.movedim(axis + 1, 1).reshape(len(weight), n, -1)
 
 
 def _check(spec: PermutationSpec, permutations: Tensors) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jobs import registry, spool
 from jobs.execution import Outcome, carry_out
-from jobs.job import Job, Progress
+from jobs.job import Job
 from jobs.kinds import train
 from jobs.records import decode
 from jobs.specs import RunSpec, spec_hash
@@ -31,26 +31,33 @@ def trained(treatment: Treatment, **change: Any) -> train.Spec:
     return train.Spec(**settings | change)
 
 
+class Told(Job):
+    """A job that is told to end when so much of it is done, or when it has looked so often whether it is."""
+
+    stop_at: float | None = None
+    stop_after: int | None = None
+    looks = 0
+
+    def stopping(self) -> bool:
+        self.looks += 1
+        late = self.stop_after is not None and self.looks > self.stop_after
+        if late or (self.stop_at is not None and self.latest.done >= self.stop_at):
+            self.stop("interrupted")
+        return super().stopping()
+
+
 def carried_out(
-    spec: RunSpec, folder: Path, inputs: dict[str, Path], stop_at: float | None = None
+    spec: RunSpec,
+    folder: Path,
+    inputs: dict[str, Path],
+    stop_at: float | None = None,
+    stop_after: int | None = None,
 ) -> Outcome:
-    """Carries out a run in a folder; with `stop_at` it is told to end when so much of it is done."""
+    """Carries out a run in a folder; see `Told` for when it is told to end."""
     folder.mkdir(exist_ok=True)
-
-    def look(progress: Progress) -> None:
-        if stop_at is not None and progress.done >= stop_at:
-            job.stop("interrupted")
-
     with Spool(folder / "records.spool") as opened:
-        job = Job(
-            folder,
-            opened,
-            registry.tables(),
-            device="cpu",
-            data_folder=folder,
-            inputs=inputs,
-            on_progress=look,
-        )
+        job = Told(folder, opened, registry.tables(), device="cpu", data_folder=folder, inputs=inputs)
+        job.stop_at, job.stop_after = stop_at, stop_after
         return carry_out(spec, job)
 
 

@@ -14,8 +14,8 @@ from symcore.networks.mlp import MLPSpec
 from symcore.networks.resnet import ResNetSpec
 
 
-def spec_of(words: str) -> Any:
-    _, bound, _ = app.parse_args(f"run lmc {words}", exit_on_error=False, print_error=False)
+def spec_of(words: str, study: str = "lmc") -> Any:
+    _, bound, _ = app.parse_args(f"run {study} {words}", exit_on_error=False, print_error=False)
     bound.apply_defaults()
     return bound.arguments["spec"]
 
@@ -37,6 +37,21 @@ def test_the_kind_chooses_the_network(words: str, network: MLPSpec | ResNetSpec)
     spec = spec_of(words)
     assert type(spec) is lmc.Spec
     assert spec.network == network
+
+
+@pytest.mark.parametrize(
+    ("words", "depth", "width"),
+    [
+        ("--preset paper", 20, 8),
+        ("--preset paper --network.depth 14", 14, 8),
+        ("--preset smoke", 8, 1),
+        ("--preset smoke --network.depth 14", 14, 1),
+        ("--preset paper --network.width 4", 20, 4),
+    ],
+)
+def test_a_wide_study_stays_wide_unless_it_is_told(words: str, depth: int, width: int) -> None:
+    network = spec_of(words, "lmc_resnet20x8").network
+    assert (network.depth, network.width) == (depth, width)
 
 
 def test_a_preset_keeps_what_another_kind_of_network_leaves_alone() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from jobs import spool
 from jobs.job import Job, Progress, RecordsLostError
 from jobs.records import COMMON, RecordError
 from jobs.spool import Spool, SpoolBusyError
-from symcore.training import StoppedError
+from symcore.checkpoints import StoppedError
 
 
 def job(folder: Path, opened: Spool) -> Job:
@@ -41,6 +43,33 @@ def test_a_resumed_run_makes_its_batches_again_and_none_is_there_twice(tmp_path:
         for step in range(9):
             emit(whole, step)
     assert path.read_bytes() == (tmp_path / "undisturbed").read_bytes()
+
+
+def test_what_is_recorded_once_is_not_made_again(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make(step: int) -> dict[str, list[object]]:
+        made.append(step)
+        return {
+            "member": [0],
+            "name": ["loss"],
+            "step": [step],
+            "value": [math.nan if step == 1 else step / 3],
+        }
+
+    for stop in (2, 5):
+        with Spool(tmp_path / "s") as opened:
+            started = job(tmp_path, opened)
+            rows = [started.once("metric", partial(make, step)) for step in range(stop)]
+    assert made == list(range(5))
+    assert [row["value"][0].as_py() for row in rows] == pytest.approx(
+        [0, math.nan, 2 / 3, 1, 4 / 3], nan_ok=True
+    )
+    with (
+        Spool(tmp_path / "s") as opened,
+        pytest.raises(RecordError, match="holds metric, this version records artifact"),
+    ):
+        job(tmp_path, opened).once("artifact", dict)
 
 
 def test_a_checkpoint_ahead_of_the_records_is_not_gone_on_from(tmp_path: Path) -> None:

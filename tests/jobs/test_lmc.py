@@ -27,6 +27,12 @@ def hashes(spec: lmc.Spec) -> dict[str, str]:
     return {role: spec_hash(run) for role, run in roles(spec).items()}
 
 
+WIDE = {
+    "smoke": "1da3118565d73afb9c85d98827b64c73",
+    "laptop": "2753eee72eb85e4ebc6541caa2a2cc0f",
+    "paper": "7b90b913e85944646f4c50ac2aa61ea6",
+}
+"""Hashes of the first runs of the wide networks' presets, as people have stored them."""
 ROWS = (lmc, lmc_resnet20, lmc_resnet20x8, lmc_gnn)
 PRESETS = {f"{row.Spec().kind}:{name}": spec for row in ROWS for name, spec in row.PRESETS.items()}
 
@@ -164,7 +170,7 @@ def test_the_paper_presets_of_residual_networks_are_the_papers_settings(
     row: Any, width: int, epochs: int
 ) -> None:
     spec = row.PRESETS["paper"]
-    assert (spec.data, spec.network) == ("cifar-10", ResNetSpec(depth=20, width=width))
+    assert (spec.data, spec.network.depth, spec.network.width) == ("cifar-10", 20, width)
     planned = {run.role: run.spec for run in row.expand(spec)}
     names = ("standard", "sigma", "w")
     rates = {
@@ -180,6 +186,26 @@ def test_the_paper_presets_of_residual_networks_are_the_papers_settings(
         assert rate[20:] == pytest.approx(peak)
     networks = [len(run.seeds) for role, run in planned.items() if role.startswith("w/train")]
     assert sum(networks) == 10
+
+
+def test_what_is_8_times_as_wide_is_so_unless_another_width_is_given() -> None:
+    """However little of it is given; presets ask for the runs that they always asked for."""
+    bare = registry.study_spec({"kind": "lmc_resnet20x8"})
+    assert bare == lmc_resnet20x8.Spec()
+    for given, network in (
+        ({}, ResNetSpec(width=8)),
+        ({"network": {"depth": 8}}, ResNetSpec(depth=8, width=8)),
+        ({"network": {"kind": "resnet", "depth": 8, "width": 2}}, ResNetSpec(depth=8, width=2)),
+        ({"network": ResNetSpec(depth=8)}, ResNetSpec(depth=8)),
+    ):
+        spec = lmc_resnet20x8.Spec.model_validate(given)
+        assert {run.spec.network for run in lmc_resnet20x8.expand(spec) if run.role.endswith("train/0")} == {  # type: ignore[attr-defined]
+            network
+        }
+    for name, first in WIDE.items():
+        preset = lmc_resnet20x8.PRESETS[name]
+        assert registry.study_spec(preset.model_dump(mode="json")) == preset
+        assert spec_hash(lmc_resnet20x8.expand(preset)[0].spec) == first
 
 
 def test_sigma_networks_own_learning_rate_starts_its_warm_up_where_the_others_do() -> None:

@@ -40,12 +40,30 @@ def skip(input_shape, classes, *, width=16):
 
 
 register("skip", skip)
+
+
+class LeNet(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 5, padding=2), nn.Conv2d(4, 6, 5, padding=2)
+        self.linear1, self.linear2, self.linear3 = nn.Linear(24, 16), nn.Linear(16, 12), nn.Linear(12, classes)
+        self.pool, self.activations = nn.MaxPool2d(2), nn.ModuleList(nn.ReLU() for _ in range(4))
+
+    def forward(self, x):
+        first, second, third, fourth = self.activations
+        x = self.pool(first(self.conv1(x.unsqueeze(1))))
+        x = self.pool(second(self.conv2(x)))
+        x = third(self.linear1(x.view(x.size(0), -1)))
+        return self.linear3(fourth(self.linear2(x)))
+
+
+register("lenet", lambda _shape, classes: LeNet(classes))
 """
 
 
 @pytest.fixture
 def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that the documentation shows, and a second network."""
+    """The file that the documentation shows, and further networks."""
     path = tmp_path / "nets.py"
     shown = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     path.write_text(shown[0] + SKIP)
@@ -122,7 +140,7 @@ def test_a_study_can_be_looked_at_when_its_network_is_gone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["conv-net", "skip"])
+@pytest.mark.parametrize("network", ["conv-net", "skip", "lenet"])
 def test_every_treatment_alignment_surfaces_and_the_inspector_work_with_it(
     network: str, nets: Path, tmp_path: Path
 ) -> None:

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from symcore.align import activations, weights
+from symcore.checkpoints import StoppedError
 from symcore.data import sources
 from symcore.networks.mlp import MLPSpec
 from symcore.population import Design, build
 from symcore.randomness import stream
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.features import features
-from symcore.training import StoppedError, Trainer, TrainingSpec, fit
+from symcore.training import Trainer, TrainingSpec, fit
 from symcore.treatments import Standard
 
 

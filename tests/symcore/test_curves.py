@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import nn
 
+from symcore.checkpoints import StoppedError
 from symcore.data import sources
 from symcore.data.sources import Split
 from symcore.landscape.curves import CurveTrainer, bezier, curve_path
@@ -17,7 +18,7 @@ from symcore.landscape.paths import alphas, linear_path
 from symcore.metrics import Evaluator
 from symcore.networks.mlp import MLPSpec
 from symcore.population import Design, Population, build
-from symcore.training import Hooks, StoppedError, TrainingSpec, fit
+from symcore.training import Hooks, TrainingSpec, fit
 from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
 
 

@@ -10,11 +10,11 @@ import torch
 from symcore.align import weights
 from symcore.align.cycle import match_many
 from symcore.align.matching import Watch
+from symcore.checkpoints import StoppedError
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.recurrent import RecurrentSpec
 from symcore.randomness import stream
 from symcore.symmetry import permutations as symmetry
-from symcore.training import StoppedError
 
 PROBE = torch.zeros(2, 4, 4)
 

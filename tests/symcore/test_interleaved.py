@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from symcore import adamw
+from symcore.checkpoints import StoppedError
 from symcore.data.sources import SOURCES, Dataset, Split
 from symcore.gradients import gradient_program, interleaved_gradient_program
 from symcore.interleaved.lowering import InterleavedNetwork, UnknownError
@@ -18,7 +19,7 @@ from symcore.networks.mlp import MLPSpec
 from symcore.networks.resnet import ResNetSpec
 from symcore.population import Design, Population, build, call_one
 from symcore.precision import arithmetic
-from symcore.training import Hooks, StoppedError, Trainer, TrainingSpec, fit
+from symcore.training import Hooks, Trainer, TrainingSpec, fit
 from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

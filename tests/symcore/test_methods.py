@@ -18,6 +18,7 @@ from symcore.align.matching import Matching, Networks, Watch
 from symcore.align.sinkhorn import Sinkhorn, sinkhorn
 from symcore.align.straight_through import StraightThrough
 from symcore.align.weights import WeightMatching
+from symcore.checkpoints import StoppedError
 from symcore.data import sources
 from symcore.data.sources import Dataset
 from symcore.networks.mlp import MLPSpec
@@ -26,7 +27,7 @@ from symcore.networks.resnet import ResNetSpec
 from symcore.population import Design, Population, build
 from symcore.randomness import stream
 from symcore.symmetry import permutations as symmetry
-from symcore.training import StoppedError, Trainer, TrainingSpec, fit
+from symcore.training import Trainer, TrainingSpec, fit
 from symcore.treatments import SigmaAsymmetric, Standard
 
 FORMS: dict[str, Any] = {

@@ -321,7 +321,6 @@ class MeanOfPositions(nn.Module):
         (nn.GroupNorm(3, 6), r"aten\.group_norm\.default in 1 has several groups of channels"),
         (nn.BatchNorm2d(6), r"aten\.batch_norm\.default in 1 has running statistics"),
         (nn.ConvTranspose2d(6, 6, 3), r"aten\.conv_transpose2d\.input in 1 has no rule"),
-        (nn.Flatten(), r"aten\.flatten\.using_ints in 1 splits or merges neurons"),
     ],
 )
 def test_what_permutes_channels_only_in_part_is_refused(between: nn.Module, words: str) -> None:

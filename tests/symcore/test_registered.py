@@ -60,6 +60,28 @@ class Pooled(nn.Module):
         return logits
 
 
+class LeNet(nn.Module):
+    """A small convolutional network that flattens its maps."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3)
+        self.linear, self.readout = nn.Linear(6 * 2 * 2, 12), nn.Linear(12, classes)
+        self.pool = nn.AvgPool2d(2)
+        self.activations = nn.ModuleList(nn.ReLU() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, third = self.activations
+        x = self.pool(first(self.conv1(x.unsqueeze(1))))
+        logits: Tensor = self.readout(third(self.linear(second(self.conv2(x)).flatten(1))))
+        return logits
+
+
+def lenet(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    assert input_shape == (8, 8)
+    return LeNet(classes)
+
+
 def skip(input_shape: tuple[int, ...], classes: int, *, width: int = 12) -> nn.Module:
     return Skip(int(np.prod(input_shape)), classes, width)
 
@@ -77,12 +99,15 @@ def _own(monkeypatch: pytest.MonkeyPatch) -> None:
     registered._check_once.cache_clear()
     register("skip", skip, title="MLP with a skip")
     register("pooled", pooled)
+    register("lenet", lenet)
 
 
-SKIP, POOLED = (
+SKIP, POOLED, LENET = (
     {"kind": "registered", "name": "skip", "settings": {"width": 10}},
     {"kind": "registered", "name": "pooled"},
+    {"kind": "registered", "name": "lenet"},
 )
+SIZES = {"skip": [10], "pooled": [6, 8], "lenet": [4, 6, 12]}
 NETWORK: TypeAdapter[NetworkSpec] = TypeAdapter(NetworkSpec)
 
 
@@ -90,7 +115,7 @@ def design(network: dict[str, object], treatment: Treatment, seeds: tuple[int, .
     return Design(NETWORK.validate_python(network), treatment, (8, 8), 10, seeds)
 
 
-@pytest.mark.parametrize("network", [SKIP, POOLED], ids=["skip", "pooled"])
+@pytest.mark.parametrize("network", [SKIP, POOLED, LENET], ids=["skip", "pooled", "lenet"])
 @pytest.mark.parametrize("treatment", TREATMENTS, ids=lambda t: t.kind)
 def test_the_inspector_sees_its_symmetries_and_their_loss(
     network: dict[str, object], treatment: Treatment
@@ -100,12 +125,12 @@ def test_the_inspector_sees_its_symmetries_and_their_loss(
     assert largest < 1e-10 if isinstance(treatment, Standard) else largest > 0.01
 
 
-@pytest.mark.parametrize("network", [SKIP, POOLED], ids=["skip", "pooled"])
+@pytest.mark.parametrize("network", [SKIP, POOLED, LENET], ids=["skip", "pooled", "lenet"])
 def test_alignment_undoes_a_permutation_of_it(network: dict[str, object]) -> None:
     population = build(design(network, Standard(), (0, 1)))
     example = torch.zeros(2, 8, 8)
     spec = permutations.derive(population.network, example)
-    assert [group.size for group in spec.groups] == ([10] if network is SKIP else [6, 8])
+    assert [group.size for group in spec.groups] == SIZES[str(network["name"])]
     drawn = permutations.random(spec, np.random.default_rng(0), 2)
     a = population.effective()
     b = permutations.permute(a, spec, drawn)
@@ -114,7 +139,7 @@ def test_alignment_undoes_a_permutation_of_it(network: dict[str, object]) -> Non
     assert all(torch.equal(undone[name], a[name]) for name in a)
 
 
-@pytest.mark.parametrize("network", [SKIP, POOLED], ids=["skip", "pooled"])
+@pytest.mark.parametrize("network", [SKIP, POOLED, LENET], ids=["skip", "pooled", "lenet"])
 @pytest.mark.parametrize("treatment", TREATMENTS, ids=lambda t: t.kind)
 def test_its_surfaces_are_its_losses(network: dict[str, object], treatment: Treatment) -> None:
     population = build(design(network, treatment))
@@ -204,7 +229,7 @@ def test_two_files_cannot_take_one_name(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, r"'' is not registered; accepted: skip, pooled \(SYMLAB_NETWORKS names no file\)"),
+        ({}, r"'' is not registered; accepted: skip, pooled, lenet \(SYMLAB_NETWORKS names no file\)"),
         ({"name": "skipp"}, "'skipp' is not registered; accepted: skip, pooled"),
         (
             {"name": "skip", "settings": {"depth": 3}},
@@ -252,6 +277,10 @@ class Held(nn.Module):
         return self.function(self.inner(x))
 
 
+def channels_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "no module": (lambda: 3, "build gave int; accepted: a torch.nn.Module"),
     "no parameters": (nn.Flatten, "accepted: a torch.nn.Module with parameters"),
@@ -266,8 +295,13 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "batch": (lambda: Held(mlp(), lambda y: y - y.mean(0)), "depend on the others in its batch"),
     "values": (lambda: Held(mlp(), lambda y: y * float(y.detach().numpy().shape[1])), "device 'meta'"),
     "flatten": (
-        lambda: nn.Sequential(nn.Unflatten(1, (1, 8)), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10)),
-        "cannot be read off its graph: DerivationError: aten.flatten.* splits or merges neurons",
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 8)),
+            nn.Conv2d(1, 4, 3),
+            Held(nn.Identity(), channels_last),
+            nn.Linear(144, 10),
+        ),
+        "cannot be read off its graph: DerivationError: aten.flatten.* splits or merges neurons .* channels before positions",
     ),
 }
 

@@ -94,3 +94,23 @@ def test_along_a_path_the_loss_falls_and_accuracy_stays(folds, monkeypatch):
     np.testing.assert_array_equal(calibrated.accuracy, plain.accuracy)
     assert calibrated.calibrated is not None
     assert (calibrated.calibrated < plain.loss).all()
+
+
+def test_of_two_halves_each_is_measured_at_the_temperature_of_the_other():
+    """By hand: images at even places at the temperature that is best at odd ones, and the other way round."""
+    population = build(Design(MLPSpec(width=16), Standard(), (8, 8), 10, (0, 1)))
+    evaluator = Evaluator(population.network, sources.load("digits", Path()))
+    a, b = ({name: 3 * w[[member]] for name, w in population.effective().items()} for member in (0, 1))
+    arguments = (evaluator, a, b, {}, "test", alphas(3))
+    sharpness = fit_temperatures(*arguments, folds=2)
+    found = linear_path(*arguments, sharpness=sharpness)
+    middle = {name: (a[name] + b[name]) / 2 for name in a}
+    chunks, seen = zip(*evaluator.logits(middle, {}, "test"), strict=True)
+    logits, labels = torch.cat(chunks, dim=1), torch.cat(seen)
+    halves = [slice(0, None, 2), slice(1, None, 2)]
+    losses = []
+    for own, other in (halves, halves[::-1]):
+        best = fit(logits[:, other], labels[other])
+        losses.append(cross_entropy(logits[0, own].double() * best, labels[own], reduction="none"))
+    np.testing.assert_allclose(found.calibrated[0, 1], torch.cat(losses).mean(), rtol=1e-6)
+    np.testing.assert_array_equal(fit_temperatures(*arguments, folds=2), sharpness)

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from symcore import adamw, asymmetry
+from symcore.checkpoints import StoppedError
 from symcore.data import augment, sources
 from symcore.gradients import Product, gradient_program
 from symcore.networks.mlp import MLPSpec
 from symcore.population import Design, build
-from symcore.training import Hooks, StoppedError, Trainer, TrainingSpec, fit
+from symcore.training import Hooks, Trainer, TrainingSpec, fit
 from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
 
 TREATMENTS = [Standard(), WAsymmetric(), SigmaAsymmetric(), AsymmetricInit(), Syre(std=0.1), FixedBiases()]

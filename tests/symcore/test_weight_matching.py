@@ -17,12 +17,12 @@ from torch.func import functional_call
 from symcore.align.matching import priced
 from symcore.align.proof import AlignmentError, prove
 from symcore.align.weights import Sweep, match
+from symcore.checkpoints import StoppedError
 from symcore.figlu import replace_activations
 from symcore.networks.mlp import MLPSpec
 from symcore.randomness import stream
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.permutations import PermutationSpec
-from symcore.training import StoppedError
 
 Weights = dict[str, Tensor]
 PROBE = torch.zeros(4, 6)
