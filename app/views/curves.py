@@ -14,6 +14,7 @@ from app import parts, queries
 from app.charts import lanes, paths, tables
 from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
 from app.charts.tables import Column
+from app.views import lmc
 from jobs.studies.curves_results import FORMS
 
 Results = Mapping[str, pa.Table]
@@ -156,34 +157,25 @@ def _layers(spec: Mapping[str, Any], results: Results, quantity: Quantity, split
 def _table(
     study: str, spec: Mapping[str, Any], summary: pd.DataFrame, quantity: Quantity, split: str
 ) -> None:
-    told = columns(spec["treatments"], summary, quantity, split)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        hint = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", hint)
-        note = f"{split} {quantity.key} on paths: mean and sample standard deviation over pairs"
-        latex = tables.booktabs(spec["treatments"], told, note)
-        parts.download("LaTeX", latex, f"{study}-{split}-{quantity.key}.tex", "This table, for booktabs.")
-    st.html(tables.table(spec["treatments"], told))
+    parts.table(
+        spec["treatments"],
+        columns(spec["treatments"], summary, quantity, split),
+        summary,
+        study,
+        hint=lmc.FULL,
+        note=f"{split} {quantity.key} on paths: mean and sample standard deviation over pairs",
+        chosen=f"{split}-{quantity.key}",
+    )
 
 
 def columns(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> list[Column]:
     """What is told of each treatment: both barriers on both forms of path, the endpoints, the number of pairs."""
-
-    def column(title: str, unit: str, rows: pd.DataFrame, name: str, digits: int) -> Column:
-        none = [float("nan")] * len(rows)
-        return Column(
-            title, unit, list(zip(rows[name], rows.get(f"{name}_std", none), strict=True)), digits, digits
-        )
-
     found = []
     by_form = {form: _rows(treatments, summary, quantity, split, form) for form in FORMS}
     for form, words in (("straight", "Straight"), ("curve", "Curve")):
         for which in ("midpoint", "maximum"):
-            title = f"{words}, {which}"
-            found.append(
-                column(title, quantity.barrier_unit, by_form[form], f"barrier_{which}", quantity.digits)
-            )
-    ends = by_form["straight"]
-    found.append(column(f"Endpoint {split} {quantity.key}", quantity.unit, ends, "endpoint", quantity.digits))
-    return [*found, column("Pairs", "n", ends, "pairs", 0)]
+            name, title = f"barrier_{which}", f"{words}, {which}"
+            found.append(Column.of(by_form[form], name, title, quantity.barrier_unit, quantity.digits))
+    ends, title = by_form["straight"], f"Endpoint {split} {quantity.key}"
+    found.append(Column.of(ends, "endpoint", title, quantity.unit, quantity.digits))
+    return [*found, Column.of(ends, "pairs", "Pairs", "n", 0)]

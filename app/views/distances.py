@@ -164,34 +164,29 @@ def _shown(table: pa.Table, measure: Measure, entries: str) -> pd.DataFrame:
 
 def _table(study: str, spec: Mapping[str, Any], results: Results, entries: str) -> None:
     """The numbers of every treatment, and the buttons that hand them out."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        told = "Trained weights and all weights, at full precision."
-        parts.download("CSV", tables.csv(results["distances"].to_pandas()), f"{study}.csv", told)
-        note = f"distances over {entries} weights, on the test images: mean and sample standard deviation over pairs"
-        latex = tables.booktabs(spec["treatments"], _columns(spec, results, entries), note)
-        parts.download("LaTeX", latex, f"{study}-{entries}.tex", "This table, for booktabs.")
-    st.html(tables.table(spec["treatments"], _columns(spec, results, entries)))
+    parts.table(
+        spec["treatments"],
+        _columns(spec, results, entries),
+        results["distances"].to_pandas(),
+        study,
+        hint="Trained weights and all weights, at full precision.",
+        note=f"distances over {entries} weights, on the test images: mean and sample standard deviation over pairs",
+        chosen=entries,
+    )
 
 
 def _columns(spec: Mapping[str, Any], results: Results, entries: str) -> list[Column]:
     rows = _rows(spec, results, entries)
     loss, accuracy = (_endpoints(spec, results, quantity) for quantity in (LOSS, ACCURACY))
-
-    def column(title: str, unit: str, frame: pd.DataFrame, name: str, digits: int) -> Column:
-        spread = frame.get(f"{name}_std", pd.Series(math.nan, frame.index))
-        cells = [(float(m), float(s)) for m, s in zip(frame[name], spread, strict=True)]
-        return Column(title, unit, cells, digits, digits)
-
     measured = [
         Column(title, m.unit, [_cell(row, m) for _, row in rows.iterrows()], m.digits, m.digits)
         for title, m in zip(("L2", "Per parameter", "Relative"), MEASURES.values(), strict=True)
     ]
     return [
         *measured,
-        column("Entries", "n", rows, "count", 0),
-        column("Barrier", "nats", loss, "barrier_midpoint", LOSS.digits),
-        column("Test loss", "nats", loss, "endpoint", LOSS.digits),
-        column("Test accuracy", "%", accuracy, "endpoint", ACCURACY.digits),
-        column("Pairs", "n", rows, "pairs", 0),
+        Column.of(rows, "count", "Entries", "n", 0),
+        Column.of(loss, "barrier_midpoint", "Barrier", "nats", LOSS.digits),
+        Column.of(loss, "endpoint", "Test loss", "nats", LOSS.digits),
+        Column.of(accuracy, "endpoint", "Test accuracy", "%", ACCURACY.digits),
+        Column.of(rows, "pairs", "Pairs", "n", 0),
     ]

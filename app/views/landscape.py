@@ -228,11 +228,11 @@ def _definitions(spec: Mapping[str, Any], planes: pd.DataFrame) -> None:
 
 def _table(study: str, spec: Mapping[str, Any], results: Results) -> None:
     summary = results["summary"].to_pandas()
-    told = flatness.columns(spec["treatments"], summary)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", "At full precision; shares from 0 to 1.")
-        note = "loss landscapes: mean and sample standard deviation"
-        latex = tables.booktabs(spec["treatments"], told, note)
-        parts.download("LaTeX", latex, f"{study}.tex", "This table, for booktabs.")
-    st.html(tables.table(spec["treatments"], told))
+    parts.table(
+        spec["treatments"],
+        flatness.columns(spec["treatments"], summary),
+        summary,
+        study,
+        hint="At full precision; shares from 0 to 1.",
+        note="loss landscapes: mean and sample standard deviation",
+    )

@@ -16,6 +16,8 @@ from jobs import registry
 from jobs.kinds.interpolate import calibrated_on
 
 Results = Mapping[str, pa.Table]
+FULL = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
+"""What the spreadsheet of a study's summary has."""
 SIGMA = """
 <b>Why σ-Asymmetric can lie above Standard.</b> FiGLU's fixed F leaves the symmetries of a norm in place (weights right
 before one may be scaled, and before a LayerNorm all rows shifted by one vector, and the function stays the same), and a
@@ -141,25 +143,26 @@ def definitions(quantity: Quantity, *, sigma: bool) -> None:
 def table(study: str, spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
     """The numbers of every treatment, and the buttons that hand them out."""
     summary = results["summary"].to_pandas()
-    paper = bool(summary["paper_barrier_midpoint"].notna().any())
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Beside the paper" if paper else "Table", anchor=False, width="stretch")
-        told = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", told)
-        if not summary.empty:
-            latex = tables.latex(spec["treatments"], summary, chosen.quantity, chosen.split)
-            parts.download(
-                "LaTeX",
-                latex,
-                f"{study}-{chosen.split}-{chosen.quantity.key}.tex",
-                "This table, for booktabs.",
-            )
-    st.html(tables.html(spec["treatments"], summary, chosen.quantity, chosen.split))
+    parts.table(
+        spec["treatments"],
+        tables.columns(spec["treatments"], summary, chosen.quantity, chosen.split),
+        summary,
+        study,
+        hint=FULL,
+        note=f"{chosen.split} {chosen.quantity.key}: mean and sample standard deviation over pairs",
+        chosen=f"{chosen.split}-{chosen.quantity.key}",
+        heading="Beside the paper" if _compares(results) else "Table",
+    )
+
+
+def _compares(results: Results) -> bool:
+    """Whether the paper's numbers are measured with these settings."""
+    return bool(results["summary"].to_pandas()["paper_barrier_midpoint"].notna().any())
 
 
 def _beside_the_paper(kind: str, results: Results) -> None:
     row = registry.studies()[kind].Spec.paper.name
-    if results["summary"].to_pandas()["paper_barrier_midpoint"].notna().any():
+    if _compares(results):
         parts.note(f"Paper: Lim et al. 2024, table 1, {row}, mean and spread over at least 5 pairs.")
     else:
         parts.note(

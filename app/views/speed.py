@@ -204,31 +204,27 @@ def _listed(layers: Sequence[float], form: str) -> str:
 
 def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
     """The numbers of every cell, and the buttons that hand them out."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        told = "At full precision, train images too; in nats, and accuracy from 0 to 1."
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", told)
-        if not summary.empty:
-            note = f"epochs until {_goal(spec)}, median over networks; mean and sample standard deviation at the end"
-            latex = tables.booktabs(list(summary["treatment"]), _columns(summary), note)
-            parts.download("LaTeX", latex, f"{study}.tex", "This table, for booktabs.")
-    st.html(tables.table(list(summary["treatment"]), _columns(summary)))
+    parts.table(
+        list(summary["treatment"]),
+        _columns(summary),
+        summary,
+        study,
+        hint="At full precision, train images too; in nats, and accuracy from 0 to 1.",
+        note=f"epochs until {_goal(spec)}, median over networks; mean and sample standard deviation at the end",
+    )
 
 
 def _columns(summary: pd.DataFrame) -> list[Column]:
-    def column(title: str, unit: str, name: str, digits: int) -> Column:
-        return Column(title, unit, [(float(value), math.nan) for value in summary[name]], digits, digits)
-
     def ending(quantity: Quantity) -> Column:
         cells = [_ending(row, quantity) for row in summary.to_dict("records")]
         return Column(f"Test {quantity.key}", quantity.unit, cells, quantity.digits, quantity.digits)
 
     return [
-        column("n_fix", "factor", "n_fix_factor", 2),
-        column("κ", "factor", "kappa_factor", 2),
-        column("Epochs", "median", "epochs_median", 1),
-        column("Got there", "n", "reached", 0),
-        column("Networks", "n", "networks", 0),
+        Column.of(summary, "n_fix_factor", "n_fix", "factor", 2),
+        Column.of(summary, "kappa_factor", "κ", "factor", 2),
+        Column.of(summary, "epochs_median", "Epochs", "median", 1),
+        Column.of(summary, "reached", "Got there", "n", 0),
+        Column.of(summary, "networks", "Networks", "n", 0),
         ending(LOSS),
         ending(ACCURACY),
     ]

@@ -169,15 +169,14 @@ def _spectrum(spec: Mapping[str, Any], results: Results) -> None:
 
 
 def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
-    told = columns(spec["treatments"], summary)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", "At full precision; losses in nats.")
-        latex = tables.booktabs(
-            spec["treatments"], told, "curvature and averages: mean and sample standard deviation"
-        )
-        parts.download("LaTeX", latex, f"{study}.tex", "This table, for booktabs.")
-    st.html(tables.table(spec["treatments"], told))
+    parts.table(
+        spec["treatments"],
+        columns(spec["treatments"], summary),
+        summary,
+        study,
+        hint="At full precision; losses in nats.",
+        note="curvature and averages: mean and sample standard deviation",
+    )
     parts.note(
         "Gain: what averaging weights lowers the loss by, the loss at the end of training less that of the weight average."
     )
@@ -186,18 +185,13 @@ def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
 def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
     """What is told of each treatment: traces and eigenvalues, and what averaging its weights gains."""
     found = _rows(treatments, summary)
-
-    def column(title: str, unit: str, name: str, digits: int) -> Column:
-        spread = found.get(f"{name}_std", [math.nan] * len(found))
-        cells = [(float(mean), float(std)) for mean, std in zip(found[name], spread, strict=True)]
-        return Column(title, unit, cells, digits, digits)
-
     return [
-        column("Largest eigenvalue", "networks", "network_eigenvalue", 2),
-        column("Largest eigenvalue", "midway", "midpoint_eigenvalue", 2),
-        column("Trace", "networks", "network_trace", 1),
-        column("Trace", "midway", "midpoint_trace", 1),
-        column("Networks", "n", "networks", 0),
-        column("Gain, train", "nats", "train_average_gain", 4),
-        column("Gain, test", "nats", "test_average_gain", 4),
+        Column.of(found, "network_eigenvalue", "Largest eigenvalue", "networks", 2),
+        Column.of(found, "midpoint_eigenvalue", "Largest eigenvalue", "midway", 2),
+        Column.of(found, "network_trace", "Trace", "networks", 1),
+        Column.of(found, "midpoint_trace", "Trace", "midway", 1),
+        Column.of(found, "networks", "Networks", "n", 0),
+        Column.of(found, "midpoints", "Midpoints", "n", 0),
+        Column.of(found, "train_average_gain", "Gain, train", "nats", 4),
+        Column.of(found, "test_average_gain", "Gain, test", "nats", 4),
     ]
