@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from app import parts, queries
+from app import parts, queries, wording
 from app.charts import lanes, paths, tables
 from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
 from app.charts.tables import Column
@@ -44,7 +44,8 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         "over pairs."
     )
     _paths(spec, results, quantity, split)
-    _layers(spec, results, quantity, split)
+    st.subheader("Layer by layer", anchor=False)
+    layers(spec["treatments"], spec["orders"], results["layers"], quantity, split)
     _table(study["study"], spec, summary, quantity, split)
 
 
@@ -119,33 +120,49 @@ def _paths(spec: Mapping[str, Any], results: Results, quantity: Quantity, split:
             st.subheader(HEADINGS[form], anchor=False)
             words = "Bezier curve" if form == "curve" else "straight path"
             drawing = paths.interpolation(own, quantity, split, scale, words) if len(own) else None
-            parts.chart(drawing, paths.HEIGHT, f"paths-{form}")
-    bends = "one bend between them is" if spec["bends"] == 1 else f"{spec['bends']} bends between them are"
+            parts.chart(drawing, paths.height(len(spec["treatments"])), f"paths-{form}")
     parts.note(
-        f"<b>Bezier curve</b> (Garipov et al. 2018): its ends are the two networks and stay as they are; {bends} "
-        f"trained for {spec['bend']['epochs']} epochs to lower the train loss at points drawn uniformly from the "
-        "curve. Weights that are fixed stay fixed. Lines are means over pairs, bands one sample standard deviation, "
+        f"{bent(spec['bends'], spec['bend']['epochs'])} Lines are means over pairs, bands one sample standard deviation, "
         "hairlines single pairs; both charts share one scale."
     )
 
 
-def _layers(spec: Mapping[str, Any], results: Results, quantity: Quantity, split: str) -> None:
-    """What moving layers does, a panel for each order, a row for each layer."""
-    st.subheader("Layer by layer", anchor=False)
+def bent(bends: int, epochs: int) -> str:
+    """What a Bezier curve is and how its bends were trained, as HTML."""
+    between = "one bend between them is" if bends == 1 else f"{bends} bends between them are"
+    return (
+        f"<b>Bezier curve</b> (Garipov et al. 2018): its ends are the two networks and stay as they are; {between} trained "
+        f"for {wording.count(epochs, 'epoch')} to lower the train loss at points drawn uniformly from the curve. Weights that "
+        "are fixed stay fixed."
+    )
+
+
+def layers(
+    treatments: Sequence[str], orders: Sequence[str], table: pa.Table, quantity: Quantity, split: str
+) -> None:
+    """What moving layers does, a panel for each order, a row for each layer.
+
+    Args:
+        treatments: From top to bottom within a row.
+        orders: Which layers move at a time.
+        table: What `jobs.studies.curves_results.layers` makes.
+        quantity: What of it is drawn.
+        split: The images.
+    """
     moved = parts.choice("The layers are", "moved", list(MOVED))
-    frame = queries.layers(results["layers"], quantity, split, MOVED[moved])
+    frame = queries.layers(table, quantity, split, MOVED[moved])
     rows = {
         str(layer): name for layer, name in frame[["layer", "name"]].drop_duplicates().itertuples(index=False)
     }
-    panels = {ORDERS[order]: frame[frame["order"] == order] for order in spec["orders"]}
+    panels = {ORDERS[order]: frame[frame["order"] == order] for order in orders}
     change = "drop of" if quantity is ACCURACY else "rise of"
     axis = lanes.Axis(
         f"{change} {split} {quantity.key} ({quantity.barrier_symbol})", quantity.digits, rule=0.0
     )
     told = [alt.Tooltip("name:N", title="layer"), alt.Tooltip("pair:O", title="pair")]
-    st.html(tables.legend(spec["treatments"]))
-    drawing = lanes.figure(panels, rows, spec["treatments"], axis, told) if len(frame) else None
-    parts.chart(drawing, lanes.height(len(rows) or 4, len(spec["treatments"])), "layers", width="content")
+    st.html(tables.legend(treatments))
+    drawing = lanes.figure(panels, rows, treatments, axis, told) if len(frame) else None
+    parts.chart(drawing, lanes.height(len(rows) or 4, len(treatments)), "layers", width="content")
     where = "halfway between both networks" if moved == "averaged" else "those of the second network"
     parts.note(
         f"<b>Layer-wise paths</b> (Adilova et al. 2024): the layers that move are {where}, all others the first network's; "

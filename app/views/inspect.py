@@ -42,6 +42,7 @@ def draw(run: Mapping[str, Any]) -> None:
     shown = measured.assign(treatment=treatment)
     chart = None if shown.empty else changes.dots(shown, [treatment])
     parts.chart(chart, changes.height(1), "changes")
+    parts.note(changes.told(run["spec"]["draws"], run["spec"]["probes"]))
     st.subheader("Neurons", anchor=False)
     if groups.empty:
         st.skeleton(height=140)
@@ -59,6 +60,7 @@ def draw(run: Mapping[str, Any]) -> None:
         alt="Groups of neurons",
     )
     st.subheader("What is fixed", anchor=False)
+    parts.note(LEGEND)
     pictures(lab.run_folder(run["run"]) / WEIGHTS)
 
 

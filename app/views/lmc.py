@@ -118,14 +118,15 @@ def _charts(spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
     values = queries.barriers(results, quantity, split, chosen.which)
     order = [key for key in spec["treatments"] if key in set(values["treatment"])]
     title = f"{chosen.which} {split} {quantity.key} barrier ({quantity.barrier_symbol})"
+    tall = paths.height(len(spec["treatments"]))
     left, right = st.columns([1.75, 1], gap="medium")
     with left:
         st.subheader(f"{quantity.key.capitalize()} on the straight path between two networks", anchor=False)
-        parts.chart(paths.interpolation(points, quantity, split) if order else None, paths.HEIGHT, "paths")
+        parts.chart(paths.interpolation(points, quantity, split) if order else None, tall, "paths")
     with right:
         st.subheader("Barrier of each pair", anchor=False)
         dots = paths.barriers(values, order, title, quantity.digits) if order else None
-        parts.chart(dots, paths.HEIGHT, "barriers")
+        parts.chart(dots, tall, "barriers")
 
 
 def definitions(quantity: Quantity, *, sigma: bool) -> None:

@@ -35,7 +35,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     )
     _maps(spec, summary, quantity)
     parts.note(
-        f"A cell is {spec['networks']} W-Asymmetric networks, from the same seeds in each. Both settings are factors of the "
+        f"In both maps dark is good. A cell is {spec['networks']} W-Asymmetric networks, from the same seeds in each. Both settings are factors of the "
         "study's own n_fix and κ, layer by layer; where a factor asks for more than a row has, the whole row is fixed."
     )
     _table(study["study"], spec, summary)
@@ -160,9 +160,9 @@ def _ending_map(spec: Mapping[str, Any], cells: pd.DataFrame, quantity: Quantity
         alt.Tooltip("spread:Q", title="standard deviation", format=form),
         alt.Tooltip("networks:Q", title="networks"),
     ]
-    return _map(
-        spec, shown, ["test", quantity.key, f"({quantity.unit})"], told, log=False, digits=f".{digits}f"
-    )
+    title = ["test", quantity.key, f"({quantity.unit})"]
+    good = quantity is ACCURACY
+    return _map(spec, shown, title, told, log=False, digits=f".{digits}f", high_is_good=good)
 
 
 def _map(
@@ -173,6 +173,7 @@ def _map(
     *,
     log: bool,
     digits: str,
+    high_is_good: bool = False,
 ) -> alt.LayerChart:
     shown = cells.assign(
         fixed=cells["n_fix"].map(lambda layers: _listed(layers, "d")),
@@ -189,6 +190,7 @@ def _map(
         log=log,
         digits=digits,
         told=[*settings, *told],
+        high_is_good=high_is_good,
     )
 
 

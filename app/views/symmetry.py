@@ -149,10 +149,9 @@ def _table(treatments: list[str], summary: pd.DataFrame) -> str:
 def _meaning(spec: Mapping[str, Any], measured: set[str]) -> None:
     """The dots in words."""
     parts.note(
-        f"A dot is one of {spec['draws']} random transformations: ‖f′(x) − f(x)‖ / ‖f(x)‖ over {spec['probes']} normal "
-        "inputs, in float64, before training. At the dashed line the outputs are the same but for rounding: the network "
-        "has that symmetry. Fixed weights stay in their places when the others move, so an asymmetric network can only "
-        "come as near to the transformed one as they allow; so do the offsets of syre, whose W moves alone."
+        f"{changes.told(spec['draws'], spec['probes'])} Fixed weights stay in their places when the others move, so an "
+        "asymmetric network can only come as near to the transformed one as they allow; so do the offsets of syre, whose W "
+        "moves alone."
     )
     if "scale" in measured:
         shared = " and what all its rows share" if "shift" in measured else ""

@@ -54,11 +54,11 @@ def test_labels_of_close_lines_do_not_collide(heights: dict[str, float], seed: i
     low, high = paths.domain(points, LOSS)
     means = paths.summary(points)
     lines = {key: part["mean"].to_numpy() for key, part in means.groupby("treatment", sort=False)}
-    plot = labels.Plot(low, high, paths.WIDTH, paths.PLOT)
+    plot = labels.Plot(low, high, paths.WIDTH, paths.HEIGHT - paths.AXIS)
     boxes = labels.place(lines, dict.fromkeys(lines, "σ-Asymmetric"), plot)
     assert not any(one.meets(other) for one, other in combinations(boxes.values(), 2))
     for key, box in boxes.items():
-        assert 0 < box.middle < paths.PLOT
+        assert 0 < box.middle < paths.HEIGHT - paths.AXIS
         touched = labels.middle(lines[key]) if box.anchor is None else plot.value(box.anchor)
         assert touched == pytest.approx(labels.middle(lines[key]))
 
@@ -66,7 +66,7 @@ def test_labels_of_close_lines_do_not_collide(heights: dict[str, float], seed: i
 def test_no_line_runs_through_the_labels_of_a_usual_study() -> None:
     points = made_up.points()
     low, high = paths.domain(points, LOSS)
-    plot = labels.Plot(low, high, paths.WIDTH, paths.PLOT)
+    plot = labels.Plot(low, high, paths.WIDTH, paths.HEIGHT - paths.AXIS)
     lines = {
         key: part["mean"].to_numpy() for key, part in paths.summary(points).groupby("treatment", sort=False)
     }
