@@ -87,8 +87,19 @@ def chart(
     height: int,
     key: str,
     width: Literal["stretch", "content"] = "stretch",
+    legend: Sequence[str] = (),
 ) -> None:
-    """A chart in a place of its height, which is kept while it loads and, with None, until there is one; files below it."""
+    """A chart in a place of its height, which is kept while it loads and, with None, until there is one; files below it.
+
+    Args:
+        drawing: The chart.
+        height: Pixels of its place.
+        key: Tells it from others on the page, and names its files.
+        width: That of the page, or its own.
+        legend: Treatments that are named above it and in its files; a chart that names them itself needs none.
+    """
+    if legend:
+        html(tables.legend(legend))
     with st.container(height=height, border=False, key=f"place-{key}"):
         if drawing is None:
             st.skeleton(height=height - 20)
@@ -98,7 +109,7 @@ def chart(
         for form, media in images.MEDIA.items():
             st.download_button(
                 form.upper(),
-                b"" if drawing is None else partial(images.image, drawing, form),
+                b"" if drawing is None else partial(images.image, drawing, form, legend),
                 f"{st.query_params.get('id', 'chart')}-{key}.{form}",
                 media,
                 key=f"{form}-{key}",

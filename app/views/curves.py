@@ -160,9 +160,10 @@ def layers(
         f"{change} {split} {quantity.key} ({quantity.barrier_symbol})", quantity.digits, rule=0.0
     )
     told = [alt.Tooltip("name:N", title="layer"), alt.Tooltip("pair:O", title="pair")]
-    st.html(tables.legend(treatments))
     drawing = lanes.figure(panels, rows, treatments, axis, told) if len(frame) else None
-    parts.chart(drawing, lanes.height(len(rows) or 4, len(treatments)), "layers", width="content")
+    parts.chart(
+        drawing, lanes.height(len(rows) or 4, len(treatments)), "layers", width="content", legend=treatments
+    )
     where = "halfway between both networks" if moved == "averaged" else "those of the second network"
     parts.note(
         f"<b>Layer-wise paths</b> (Adilova et al. 2024): the layers that move are {where}, all others the first network's; "

@@ -166,11 +166,15 @@ def layers(treatments: Sequence[str], table: pa.Table, measure: Measure, entries
         entries: Which weights count, a value of `ENTRIES`.
     """
     st.subheader("Layer by layer", anchor=False)
-    st.html(tables.legend(treatments))
     found = shown(table, measure, entries)
     order = [key for key in treatments if key in set(found["treatment"])]
     height = distances.layers_height(max(4, found["layer"].nunique()))
-    parts.chart(distances.by_layer(found, order, measure.title) if order else None, height, "layers")
+    parts.chart(
+        distances.by_layer(found, order, measure.title) if order else None,
+        height,
+        "layers",
+        legend=treatments,
+    )
     parts.note("A dot is the mean over pairs, a line one sample standard deviation to either side.")
 
 

@@ -127,9 +127,8 @@ def panels(
         log = quantity is LOSS and parts.choice("Scale", "scale", ["log", "linear"]) == "log"
     points = queries.slices(table, quantity, split)
     drawn = {name: DIRECTIONS[name] for name in directions}
-    st.html(tables.legend(treatments))
     drawing = slices.figure(points, drawn, quantity, split, log=log) if len(points) else None
-    parts.chart(drawing, slices.height(len(drawn)), "slices", width="content")
+    parts.chart(drawing, slices.height(len(drawn)), "slices", width="content", legend=treatments)
 
 
 def explained(spec: Mapping[str, Any], networks: int, averaged: str, splits: Sequence[str]) -> str:
@@ -179,9 +178,10 @@ def asymmetry(
         return
     axis = lanes.Axis("rise ahead over rise behind", 2, log=True, rule=1.0, middle="median")
     told = [alt.Tooltip("member:O", title="network"), alt.Tooltip("draw:O", title="draw")]
-    st.html(tables.legend(treatments))
     drawing = lanes.figure(drawn, rows, treatments, axis, told) if len(frame) else None
-    parts.chart(drawing, lanes.height(len(rows), len(treatments)), "asymmetry", width="content")
+    parts.chart(
+        drawing, lanes.height(len(rows), len(treatments)), "asymmetry", width="content", legend=treatments
+    )
     parts.note(
         "<b>Asymmetric valleys</b> (He et al. 2019): how far the loss rises on the forward side of a slice’s lowest point over "
         "how far it rises on the backward side, both at 0.6 of the distance to the nearer end. At the dashed line both sides "
@@ -204,9 +204,10 @@ def spectrum(treatments: Sequence[str], spec: Mapping[str, Any], table: pa.Table
     rows = {"trace": "trace"} | {name: name for name in ranks}
     axis = lanes.Axis("nats per squared unit of weight", 3, log=True)
     told = [alt.Tooltip("told:N", title="at"), alt.Tooltip("error:Q", title="error", format=".2g")]
-    st.html(tables.legend(treatments))
     drawing = lanes.figure({"": frame}, rows, treatments, axis, told) if len(frame) else None
-    parts.chart(drawing, lanes.height(len(rows), len(treatments)), "curvature", width="content")
+    parts.chart(
+        drawing, lanes.height(len(rows), len(treatments)), "curvature", width="content", legend=treatments
+    )
     parts.note(
         f"Hessian of the {split} loss over the trained weights. Dots are trained networks, hollow diamonds the midpoints of two, "
         f"bars their means. Eigenvalues by Lanczos’ method in {spec['steps']} steps (error: the residual, within which a true "
