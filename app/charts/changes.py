@@ -121,8 +121,10 @@ def dots(changes: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
         .mark_circle(size=52, opacity=0.6)
         .encode(x=x, y=y, color=theme.paint("role"), tooltip=told),
         alt.Chart(names_of_lanes)
-        .mark_text(align="left", baseline="middle", fontSize=labels.FONT, tooltip=None)
+        .mark_text(align="left", dx=8, baseline="middle", fontSize=labels.FONT, tooltip=None)
         .encode(x=x, y=y, text="label:N", color=theme.paint("words")),
     ]
     spoken = f"Relative change of the outputs, one dot per draw, for {', '.join(points['label'].unique())}"
-    return theme.styled(alt.layer(*layers).properties(height=height(len(order)), description=spoken))
+    return theme.styled(
+        alt.layer(*layers).properties(height=height(len(order)), description=spoken, padding=labels.PADDING)
+    )

@@ -59,7 +59,8 @@ def against_barriers(pairs: pd.DataFrame, title: str) -> alt.LayerChart:
         names.encode(x=x, y=y, text="label:N", color=theme.paint("words")),
     ]
     spoken = f"{title} against the barrier, one dot per pair, for {', '.join(named['label'])}"
-    return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))
+    whole = alt.layer(*layers).properties(height=HEIGHT, description=spoken, padding=labels.PADDING)
+    return theme.styled(whole)
 
 
 def _span(values: pd.Series) -> float:

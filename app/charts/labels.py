@@ -20,6 +20,8 @@ GAP = 17.0
 ROOM = 12.0
 """Pixels between a line and the middle of its label."""
 
+PADDING = {"left": 5, "top": 5, "bottom": 5, "right": 16}
+"""Pixels around a chart whose words reach its right edge; they may be wider than a browser says at first."""
 LIST, ROW = 1.05, 22.0
 """Where a list of labels begins, as a share of the plot's width, and pixels between two of its lines."""
 
@@ -165,13 +167,14 @@ def listed(lines: dict[str, np.ndarray], plot: Plot) -> dict[str, Box]:
     }
 
 
-def words(placed: pd.DataFrame, x: alt.X, *, align: str) -> list[alt.Chart]:
+def words(placed: pd.DataFrame, x: alt.X, *, align: str, dx: float = 0) -> list[alt.Chart]:
     """Text layers, twice over: first a halo of the paper's colour, so that hairlines may pass behind the words.
 
     Args:
         placed: Columns y, label, words (a role of `theme.ROLES`) and the column that `x` reads.
         x: Horizontal channel.
         align: Of the text about its position, "left" or "center".
+        dx: Pixels that it stands right of that.
     """
     text = alt.Chart(placed.assign(halo="paper")).encode(
         x=x, y="y:Q", text="label:N", color=theme.paint("words")
@@ -180,6 +183,7 @@ def words(placed: pd.DataFrame, x: alt.X, *, align: str) -> list[alt.Chart]:
         "fontSize": FONT,
         "fontWeight": 600,
         "align": align,
+        "dx": dx,
         "baseline": "middle",
         "tooltip": None,
     }

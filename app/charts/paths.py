@@ -138,8 +138,10 @@ def interpolation(
     spoken = f"{quantity.title(split)} along the {form} between two networks, for " + ", ".join(
         theme.treatment(key).label for key in points["treatment"].unique()
     )
-    tall = height(points["treatment"].nunique())
-    return theme.styled(alt.layer(*layers).properties(height=tall, description=spoken))
+    whole = alt.layer(*layers).properties(
+        height=height(points["treatment"].nunique()), description=spoken, padding=labels.PADDING
+    )
+    return theme.styled(whole)
 
 
 def hairlines(points: pd.DataFrame) -> pd.DataFrame:
@@ -155,15 +157,14 @@ def _labels(placed: pd.DataFrame, x: alt.X) -> list[alt.Chart]:
     led = placed["beside"].astype(bool)
     over, beside, listed = placed[~led], placed[led & (placed["alpha"] <= 1)], placed[placed["alpha"] > 1]
     leader = alt.Chart(beside.assign(stop=beside["alpha"] - 0.01)).encode(color=theme.paint("role"))
-    dot = alt.Chart(listed.assign(alpha=listed["alpha"] - 0.02)).encode(
-        x=x, y="y:Q", color=theme.paint("role")
-    )
+    dot = alt.Chart(listed).encode(x=x, y="y:Q", color=theme.paint("role"))
     return [
         leader.mark_rule(strokeWidth=1, tooltip=None).encode(x="middle:Q", x2="stop:Q", y="mean:Q", y2="y:Q"),
         leader.mark_circle(size=40, opacity=1, tooltip=None).encode(x="middle:Q", y="mean:Q"),
         dot.mark_circle(size=70, opacity=1, tooltip=None),
         *labels.words(over, x, align="center"),
-        *labels.words(pd.concat([beside, listed]), x, align="left"),
+        *labels.words(beside, x, align="left"),
+        *labels.words(listed, x, align="left", dx=11),
     ]
 
 

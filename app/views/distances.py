@@ -153,6 +153,9 @@ def _charts(spec: Mapping[str, Any], results: Results, measure: Measure, entries
         both = pairs.rename(columns={"barrier_midpoint": "barrier"})
         drawn = distances.against_barriers(both, measure.title) if both["barrier"].notna().any() else None
         parts.chart(drawn, distances.HEIGHT, "against")
+    parts.note(
+        "Of pairs, a dot is a pair, a bar the mean, a line one sample standard deviation to either side."
+    )
     layers(spec["treatments"], results["layers"], measure, entries)
 
 
@@ -175,7 +178,9 @@ def layers(treatments: Sequence[str], table: pa.Table, measure: Measure, entries
         "layers",
         legend=treatments,
     )
-    parts.note("A dot is the mean over pairs, a line one sample standard deviation to either side.")
+    parts.note(
+        "Of layers, a dot is the mean over pairs, a line one sample standard deviation to either side."
+    )
 
 
 def shown(table: pa.Table, measure: Measure, entries: str) -> pd.DataFrame:

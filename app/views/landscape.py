@@ -48,7 +48,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
             f"Flat share: how much of a random plane lies at most {FLAT:g} nats above the network in its middle. Barrier: "
             "rise of the loss midway between three networks, mean ± sample standard deviation over their three pairs."
         )
-        name = wording.study_title(study["title"], spec) if other else ""
+        name = f"{wording.study_title(study['title'], spec)} ({study['study']})" if other else ""
         shown = [Shown(name, spec, now), *([other] if other else [])]
         st.subheader(f"{quantity.key.capitalize()} on planes of weights", anchor=False)
         if apart := differences(*(one.spec for one in shown)):

@@ -57,8 +57,8 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         parts.note(_calibration(spec["data"]))
     _charts(spec, results, chosen)
     parts.note(
-        "Lines are means over pairs, bands one sample standard deviation, hairlines single pairs, dots at the edges the "
-        "trained networks."
+        "On paths, lines are means over pairs, bands one sample standard deviation, hairlines single pairs, dots at the edges "
+        "the trained networks. Of barriers, a dot is a pair, a bar the mean, a line one sample standard deviation to either side."
     )
     definitions(chosen.quantity, sigma="sigma" in spec["treatments"])
     table(study["study"], spec, results, chosen)
@@ -122,7 +122,8 @@ def _charts(spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
     left, right = st.columns([1.75, 1], gap="medium")
     with left:
         st.subheader(f"{quantity.key.capitalize()} on the straight path between two networks", anchor=False)
-        parts.chart(paths.interpolation(points, quantity, split) if order else None, tall, "paths")
+        drawn = paths.interpolation(points, quantity, split) if order else None
+        parts.chart(drawn, tall, "paths")
     with right:
         st.subheader("Barrier of each pair", anchor=False)
         dots = paths.barriers(values, order, title, quantity.digits) if order else None
