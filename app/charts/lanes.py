@@ -19,8 +19,8 @@ WIDTH = 955
 """Pixels that all panels may take, so that they fit beside the side bar on a window of 1280."""
 GAP, BESIDE = 30, 28
 """Pixels between two panels, and right of the last."""
-LANE, ROW, CAPTION = 13, 14, 76
-"""Pixels of a lane, between two rows, and above and below a panel."""
+LANE, ROW, CAPTION, HEADING = 13, 14, 64, 22
+"""Pixels of a lane, between two rows, below and around a panel, and of what is said above it."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Axis:
     """What the bar of a lane is: "mean" or "median"."""
 
 
-def height(rows: int, lanes: int) -> int:
-    """Pixels of a figure."""
-    return rows * (lanes * LANE + ROW) + CAPTION
+def height(rows: int, lanes: int, *, headed: bool = True) -> int:
+    """Pixels of a figure; `headed` says whether its panels have headings."""
+    return rows * (lanes * LANE + ROW) + CAPTION + (HEADING if headed else 0)
 
 
 def placed(values: pd.DataFrame, rows: Sequence[str], order: Sequence[str]) -> pd.DataFrame:

@@ -69,7 +69,7 @@ def _agreement(frame: pd.DataFrame, treatment: str) -> None:
     axis = lanes.Axis("inner product of weights", 2)
     told = [alt.Tooltip("pair:O", title="pair")]
     drawing = None if frame.empty else lanes.figure({"": shown}, rows, [treatment], axis, told)
-    parts.chart(drawing, lanes.height(len(rows), 1), "agreement", width="content")
+    parts.chart(drawing, lanes.height(len(rows), 1, headed=False), "agreement", width="content")
 
 
 def _learning(run: Mapping[str, Any], method: Mapping[str, Any]) -> None:

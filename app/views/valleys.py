@@ -206,7 +206,11 @@ def spectrum(treatments: Sequence[str], spec: Mapping[str, Any], table: pa.Table
     told = [alt.Tooltip("told:N", title="at"), alt.Tooltip("error:Q", title="error", format=".2g")]
     drawing = lanes.figure({"": frame}, rows, treatments, axis, told) if len(frame) else None
     parts.chart(
-        drawing, lanes.height(len(rows), len(treatments)), "curvature", width="content", legend=treatments
+        drawing,
+        lanes.height(len(rows), len(treatments), headed=False),
+        "curvature",
+        width="content",
+        legend=treatments,
     )
     parts.note(
         f"Hessian of the {split} loss over the trained weights. Dots are trained networks, hollow diamonds the midpoints of two, "

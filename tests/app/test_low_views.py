@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,17 @@ def test_a_chart_is_a_file_in_the_colours_of_the_light_theme() -> None:
     assert "test loss (nats)" in svg
     assert images.image(drawing, "png").startswith(b"\x89PNG")
     assert drawing.to_dict() == before
+
+
+@pytest.mark.parametrize("heading", ["", "Heading"])
+def test_the_place_of_lanes_holds_them_and_little_more(heading: str) -> None:
+    rows = {"top": "top", "bottom": "bottom"}
+    drawing = lanes.figure({heading: measured()}, rows, ORDER, lanes.Axis("x (nats)", 2), [])
+    assert drawing is not None
+    size = re.search(r'height="([0-9.]+)"', images.image(drawing, "svg").decode())
+    assert size is not None
+    place = lanes.height(len(rows), len(ORDER), headed=bool(heading))
+    assert 10 <= place - float(size[1]) < 20  # a browser takes about ten more
 
 
 def test_a_chart_that_is_named_beside_itself_has_the_names_in_its_file() -> None:
