@@ -8,10 +8,12 @@ from html import escape
 from typing import Literal
 
 import altair as alt
+import pandas as pd
 import streamlit as st
 
 from app import navigation, theme, wording
-from app.charts import images
+from app.charts import images, tables
+from app.charts.tables import Column
 from jobs import service
 from jobs.service import Service
 from jobs.states import NotAllowedError, UnknownError
@@ -85,8 +87,19 @@ def chart(
     height: int,
     key: str,
     width: Literal["stretch", "content"] = "stretch",
+    legend: Sequence[str] = (),
 ) -> None:
-    """A chart in a place of its height, which is kept while it loads and, with None, until there is one; files below it."""
+    """A chart in a place of its height, which is kept while it loads and, with None, until there is one; files below it.
+
+    Args:
+        drawing: The chart.
+        height: Pixels of its place.
+        key: Tells it from others on the page, and names its files.
+        width: That of the page, or its own.
+        legend: Treatments that are named above it and in its files; a chart that names them itself needs none.
+    """
+    if legend:
+        html(tables.legend(legend))
     with st.container(height=height, border=False, key=f"place-{key}"):
         if drawing is None:
             st.skeleton(height=height - 20)
@@ -96,7 +109,7 @@ def chart(
         for form, media in images.MEDIA.items():
             st.download_button(
                 form.upper(),
-                b"" if drawing is None else partial(images.image, drawing, form),
+                b"" if drawing is None else partial(images.image, drawing, form, legend),
                 f"{st.query_params.get('id', 'chart')}-{key}.{form}",
                 media,
                 key=f"{form}-{key}",
@@ -113,6 +126,38 @@ def download(label: str, content: str, file: str, told: str) -> None:
     st.download_button(
         label, content, file, icon=":material/download:", on_click="ignore", help=told, key=f"table-{label}"
     )
+
+
+def table(
+    treatments: Sequence[str],
+    told: Sequence[Column],
+    frame: pd.DataFrame,
+    study: str,
+    *,
+    hint: str,
+    note: str,
+    chosen: str = "",
+    heading: str = "Table",
+) -> None:
+    """A study's numbers, a row per treatment, and the buttons that hand them out.
+
+    Args:
+        treatments: One for each row.
+        told: The columns.
+        frame: All numbers, for a spreadsheet.
+        study: Its id, which names the files.
+        hint: What the spreadsheet has.
+        note: What the numbers are, for a paper.
+        chosen: What of the numbers is shown, "test-loss", for the name of the paper's file.
+        heading: Above the table.
+    """
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.subheader(heading, anchor=False, width="stretch")
+        download("CSV", tables.csv(frame), f"{study}.csv", hint)
+        latex = tables.booktabs(treatments, told, note)
+        file = "-".join(part for part in (study, chosen) if part)
+        download("LaTeX", latex, f"{file}.tex", "This table, for booktabs.")
+    html(tables.table(treatments, told))
 
 
 def progress(fraction: float, left: str, right: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from app import wording
 from app.charts.quantities import QUANTITIES, Quantity
-from jobs import planning, queries
+from jobs import planning, queries, registry
 from jobs.estimates import Estimate
 from jobs.service import Service, current
 from jobs.specs import StudySpec, spec_hash
@@ -228,12 +228,41 @@ def environment(service: Service, run: str) -> dict[str, str]:
     return wording.flat(json.loads(path.read_text(encoding="utf-8")), missing="unknown")
 
 
-def records(service: Service, table: str, run: str, limit: int = 5000) -> pd.DataFrame:
-    """The first rows of one of a run's record tables."""
-    frame: pd.DataFrame = (
-        queries.records(service.store, table, [run]).slice(0, limit).drop_columns("run").to_pandas()
-    )
+def records(service: Service, table: str, run: str) -> pd.DataFrame:
+    """All rows of one of a run's record tables."""
+    frame: pd.DataFrame = queries.records(service.store, table, [run]).drop_columns("run").to_pandas()
     return frame
+
+
+def has_records(service: Service, run: Mapping[str, Any]) -> bool:
+    """Whether a run has recorded anything yet."""
+    return any(queries.count_records(service.store, table, run["run"]) for table in registry.tables())
+
+
+ALONE = "standard"
+"""The treatment as whose a lone run's records are made into a result table, before it gets its own name."""
+
+
+def as_results(
+    service: Service,
+    run: Mapping[str, Any],
+    part: str,
+    tables: Sequence[str],
+    make: Callable[..., pa.Table],
+) -> pa.Table:
+    """A run's records as the result table that a study makes of them, so that a chart of studies draws it.
+
+    Args:
+        service: The lab.
+        run: What `jobs.queries.run` knows of it.
+        part: Which it plays in such a study, "layers" say.
+        tables: The record tables.
+        make: Takes those, with a `run` column, and the run of each role; its table has a column treatment.
+    """
+    taken = [queries.records(service.store, table, [run["run"]]) for table in tables]
+    found = make(*taken, {f"{ALONE}/{part}/0": run["run"]})
+    own = pa.array([treatment(run["studies"])] * found.num_rows, pa.string())
+    return found.set_column(found.schema.get_field_index("treatment"), "treatment", own)
 
 
 def treatment(studies_of_run: Sequence[Mapping[str, Any]]) -> str:

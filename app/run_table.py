@@ -50,7 +50,7 @@ def _columns(link: str) -> dict[str, object]:
     config = st.column_config
     return {
         "role": config.TextColumn("Part"),
-        "title": config.ButtonColumn("Run", type="tertiary", key=link, alignment="left", width=292),
+        "title": config.ButtonColumn("Run", type="tertiary", key=link, alignment="left", width=316),
         "kind": config.TextColumn("Kind", width=88),
         "state": config.MultiselectColumn(
             "State",
@@ -58,8 +58,8 @@ def _columns(link: str) -> dict[str, object]:
             color=[look.colour for look in theme.STATES.values()],
             width=96,
         ),
-        "progress": config.ProgressColumn("Progress", format="percent", min_value=0, max_value=1, width=120),
-        "time": config.TextColumn("Time", alignment="right", width=118),
+        "progress": config.ProgressColumn("Progress", format="percent", min_value=0, max_value=1, width=104),
+        "time": config.TextColumn("Time", alignment="right", width=110),
         "created": config.DatetimeColumn("Created", format="distance", width=110),
         "run": config.TextColumn("Id", width=106),
     }

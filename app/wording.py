@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -50,6 +51,13 @@ def ago(time: datetime, now: datetime | None = None) -> str:
 def count(number: int, noun: str) -> str:
     """A number with its noun: 1 run, 5 runs."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def lines(number: int, noun: str) -> str:
+    """What the lines of a chart are that has a line for each of several pairs or networks."""
+    if number == 1:
+        return f"One {noun}."
+    return f"Mean over {number:,} {noun}s, band one sample standard deviation, hairlines single {noun}s."
 
 
 def network(spec: Mapping[str, Any], data: str) -> str:
@@ -103,8 +111,15 @@ def headline(name: str, value: float) -> str:
     split, _, key = name.rpartition("/")
     quantity = QUANTITIES.get(key)
     if quantity is None:
-        return f"{name} {value:.4g}".replace("/", " ")
-    return f"{split} {key} {value * quantity.factor:.3g} {quantity.unit}".strip()
+        unit = " nats" if NATS.search(name) else ""
+        told, number = name.replace("/", " "), f"{value:.4g}{unit}"
+    else:
+        told, number = f"{split} {key}".strip(), f"{value * quantity.factor:.3g} {quantity.unit}"
+    return f"{told} {number.replace('-', '−')}"
+
+
+NATS = re.compile("barrier|loss|rise")
+"""What numbers of a run's summary are called that are in nats, though they are no quantity of their own."""
 
 
 def flat(spec: Mapping[str, Any], prefix: str = "", *, missing: str = "default") -> dict[str, str]:

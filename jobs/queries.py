@@ -224,6 +224,12 @@ def records(store: Store, table: str, runs: Sequence[str]) -> pa.Table:
     return store.read(query, {"runs": list(runs)})
 
 
+def count_records(store: Store, table: str, run: str) -> int:
+    """How many rows of a record table belong to a run."""
+    query = f'SELECT count(*) AS rows FROM "{table}" WHERE run = $run'  # noqa: S608
+    return int(store.read(query, {"run": run})["rows"][0].as_py())
+
+
 _RANKS = ", ".join(f"'{state}'" for state in STUDY_ORDER)
 _STUDY_COUNTS = f"""
     SELECT study, [{_RANKS}][min(list_position([{_RANKS}], state))] AS state, max(ended) AS ended,

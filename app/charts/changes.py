@@ -28,6 +28,10 @@ LOWEST = 1e-17
 """Left end of the axis; changes below it, exact zeros among them, are drawn there."""
 HIGHEST, WORDS = 1e3, 5.0
 """Right end of the axis, and where the treatments' names begin, right of all dots."""
+POWERS = {1e-16: "10⁻¹⁶", 1e-12: "10⁻¹²", 1e-8: "10⁻⁸", 1e-4: "10⁻⁴", 1.0: "1"}
+"""Ticks of the axis, and how they are written."""
+WHICH = "round(log(datum.value) / LN10 / 4) + 4"
+"""The place of a tick among them, for Vega."""
 ROOM = 0.62
 """Height of the lanes of a transformation together, in rows."""
 TOP = -0.85
@@ -38,6 +42,14 @@ def height(treatments: int) -> int:
     """Pixels of the chart of so many treatments."""
     rows = len(TRANSFORMATIONS) - 0.5 - TOP
     return max(LEAST, round(rows * LANE * (treatments - 1) / ROOM))
+
+
+def told(draws: int, probes: int) -> str:
+    """What a dot is, and the dashed line, as HTML."""
+    return (
+        f"A dot is one of {draws} random transformations: ‖f′(x) − f(x)‖ / ‖f(x)‖ over {probes} normal inputs, in float64, "
+        "before training. At the dashed line the outputs are the same but for rounding: the network has that symmetry."
+    )
 
 
 def placed(changes: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
@@ -73,14 +85,16 @@ def dots(changes: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
     """
     points = placed(changes, order)
     names = [NAMES[name] for name in TRANSFORMATIONS if name in set(changes["transformation"])]
-    decades = [10.0**power for power in range(-16, 1, 4)]
-    ticks = alt.Axis(values=decades, format="~e", grid=True)
+    ticks = alt.Axis(
+        values=list(POWERS), labelExpr=f"{json.dumps(list(POWERS.values()))}[{WHICH}]", grid=True
+    )
     scale = alt.Scale(type="log", domain=[LOWEST, HIGHEST], nice=False)
     x = alt.X("at:Q", title="relative change of the outputs", scale=scale, axis=ticks)
     rows = alt.Axis(
         title=None,
         grid=False,
         values=list(range(len(names))),
+        tickCount=len(names),
         labelExpr=f"{json.dumps(names)}[datum.value]",
         minExtent=150,
         labelLimit=180,
@@ -107,8 +121,10 @@ def dots(changes: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
         .mark_circle(size=52, opacity=0.6)
         .encode(x=x, y=y, color=theme.paint("role"), tooltip=told),
         alt.Chart(names_of_lanes)
-        .mark_text(align="left", baseline="middle", fontSize=labels.FONT, tooltip=None)
+        .mark_text(align="left", dx=8, baseline="middle", fontSize=labels.FONT, tooltip=None)
         .encode(x=x, y=y, text="label:N", color=theme.paint("words")),
     ]
     spoken = f"Relative change of the outputs, one dot per draw, for {', '.join(points['label'].unique())}"
-    return theme.styled(alt.layer(*layers).properties(height=height(len(order)), description=spoken))
+    return theme.styled(
+        alt.layer(*layers).properties(height=height(len(order)), description=spoken, padding=labels.PADDING)
+    )

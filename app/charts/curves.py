@@ -11,6 +11,7 @@ import pandas as pd
 from app import theme
 from app.charts import labels
 from app.charts.quantities import Quantity
+from app.charts.ticks import decades, numeric
 
 HEIGHT = 300
 """Pixels of a chart."""
@@ -84,11 +85,10 @@ def training(
     means["low"] = means["low"].clip(lower=low)
     x = alt.X("step:Q", title="epoch", scale=alt.Scale(domain=[0, steps * ROOM], nice=False))
     x = x.axis(tickMinStep=1, tickCount=6, labelExpr=f"datum.value > {steps} ? '' : datum.label")
-    scale = alt.Scale(domain=[low, high], nice=False, zero=False, type="log" if log else "linear")
-    axis = alt.Axis(
-        tickCount=5, minExtent=44, format="~r", values=_decades(low, high) if log else alt.Undefined
-    )
-    y = alt.Y("mean:Q", title=f"{quantity.key} ({quantity.unit})", scale=scale, axis=axis)
+    marks = decades(low, high) if log else []
+    axis = alt.Axis(tickCount=len(marks) or 5, minExtent=44, format="~r", values=marks or alt.Undefined)
+    title = f"{quantity.key} ({quantity.unit})"
+    y = alt.Y("mean:Q", title=title, scale=numeric(low, high, log=log), axis=axis)
     dash = alt.StrokeDash(
         "split:N", scale=alt.Scale(domain=list(DASHES), range=list(DASHES.values())), legend=None
     )
@@ -118,12 +118,6 @@ def _nothing(told: str) -> alt.LayerChart:
     text = alt.Chart(words).encode(text="told:N", color=theme.paint("role"))
     drawn = alt.layer(text.mark_text(fontSize=labels.FONT, tooltip=None))
     return theme.styled(drawn.properties(height=HEIGHT, description=told))
-
-
-def _decades(low: float, high: float) -> list[float]:
-    """Powers of ten on a logarithmic scale; where it holds fewer than two, its ends."""
-    powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-    return [10.0**power for power in powers] if len(powers) > 1 else [low, high]
 
 
 def ends(means: pd.DataFrame, scale: tuple[float, float], role: str, *, log: bool) -> pd.DataFrame:

@@ -50,14 +50,17 @@ def against_barriers(pairs: pd.DataFrame, title: str) -> alt.LayerChart:
         strokeDash=[4, 3], strokeWidth=1, tooltip=None
     )
     dots = alt.Chart(shown).mark_circle(size=52, opacity=0.7)
-    names = alt.Chart(named).mark_text(align="left", dx=9, fontSize=labels.FONT, fontWeight=600, tooltip=None)
+    names = alt.Chart(named).mark_text(
+        align="left", dx=14, fontSize=labels.FONT, fontWeight=600, tooltip=None
+    )
     layers = [
         zero.encode(y=y, color=theme.fixed("rule")),
         dots.encode(x=x, y=y, color=theme.paint("role"), tooltip=told),
         names.encode(x=x, y=y, text="label:N", color=theme.paint("words")),
     ]
     spoken = f"{title} against the barrier, one dot per pair, for {', '.join(named['label'])}"
-    return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))
+    whole = alt.layer(*layers).properties(height=HEIGHT, description=spoken, padding=labels.PADDING)
+    return theme.styled(whole)
 
 
 def _span(values: pd.Series) -> float:
@@ -65,12 +68,12 @@ def _span(values: pd.Series) -> float:
 
 
 def _beside(shown: pd.DataFrame) -> pd.DataFrame:
-    """A treatment's name right of its dots, at their middle where no other name is."""
+    """The treatments' names right of all dots, each as high as the middle of its own where no other name is."""
     groups = shown.groupby(["treatment", "label", "role"], sort=False)
-    named = groups.agg(value=("value", "max"), barrier=("barrier", "mean")).reset_index()
+    named = groups.agg(barrier=("barrier", "mean")).reset_index().assign(value=shown["value"].max())
     low, high = min(0.0, shown["barrier"].min()), max(0.0, shown["barrier"].max())
     gap = labels.GAP * ((high - low) or 1.0) / PLOT
-    named["barrier"] = labels.spread(named["barrier"].tolist(), gap, low, high)
+    named["barrier"] = labels.spread(named["barrier"].tolist(), gap, low + gap, high)
     return named.assign(words=named["role"].map(theme.words))
 
 
@@ -101,6 +104,7 @@ def by_layer(values: pd.DataFrame, order: Sequence[str], title: str) -> alt.Laye
         title=None,
         grid=False,
         values=list(range(len(names))),
+        tickCount=len(names),
         labelExpr=f"{json.dumps(names)}[datum.value]",
         minExtent=120,
         labelLimit=190,

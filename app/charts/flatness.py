@@ -24,20 +24,14 @@ def rows(treatments: Sequence[str], summary: pd.DataFrame) -> pd.DataFrame:
 def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
     """What is told of each treatment: its random planes, the barriers between its networks, the networks themselves."""
     found = rows(treatments, summary)
-
-    def column(title: str, unit: str, name: str, digits: int) -> Column:
-        spread = found.get(f"{name}_std", [math.nan] * len(found))
-        cells = [(float(mean), float(std)) for mean, std in zip(found[name], spread, strict=True)]
-        return Column(title, unit, cells, digits, digits)
-
     return [
-        column("Flat share", "% of cells", "flat_share", 1),
-        column("Highest loss", "nats", "highest_loss", 2),
-        column("Random planes", "n", "surfaces", 0),
-        column("Barrier, midpoint", "nats", "barrier_midpoint", 3),
-        column("Pairs", "n", "pairs", 0),
-        column("Networks’ loss", "nats", "loss", 3),
-        column("Networks’ accuracy", "%", "accuracy", 1),
+        Column.of(found, "flat_share", "Flat share", "% of cells", 1),
+        Column.of(found, "highest_loss", "Highest loss", "nats", 2),
+        Column.of(found, "surfaces", "Random planes", "n", 0),
+        Column.of(found, "barrier_midpoint", "Barrier, midpoint", "nats", 3),
+        Column.of(found, "pairs", "Pairs", "n", 0),
+        Column.of(found, "loss", "Networks’ loss", "nats", 3),
+        Column.of(found, "accuracy", "Networks’ accuracy", "%", 1),
     ]
 
 

@@ -28,6 +28,7 @@ def heat_map(
     log: bool,
     digits: str,
     told: Sequence[alt.Tooltip],
+    high_is_good: bool = False,
 ) -> alt.LayerChart:
     """One square per cell that is done, coloured by its value; a cell without one is framed and has its words alone.
 
@@ -39,18 +40,21 @@ def heat_map(
         log: Whether colours grow with the logarithm.
         digits: Format of the legend's numbers.
         told: Tooltips.
+        high_is_good: Whether the highest values are drawn dark, which stands for what is good as on surfaces.
     """
     low, high = _domain(cells["value"], log=log)
     middle = (low * high) ** 0.5 if log else (low + high) / 2
     names = {"x": cells["n_fix_factor"].map(_times), "y": cells["kappa_factor"].map(_times)}
-    placed = cells.assign(**names, dark=cells["value"] > middle, role="muted")
+    light = cells["value"] < middle if high_is_good else cells["value"] > middle
+    placed = cells.assign(**names, dark=light, role="muted")
     axis: dict[str, Any] = {"grid": False, "labelAngle": 0}
     gaps: dict[str, Any] = {"paddingInner": 0.05, "paddingOuter": 0}
     x_scale = alt.Scale(domain=list(map(_times, columns)), **gaps)
     y_scale = alt.Scale(domain=list(map(_times, reversed(rows))), **gaps)
     x = alt.X("x:O", scale=x_scale, axis=alt.Axis(title=X_TITLE, **axis))
     y = alt.Y("y:O", scale=y_scale, axis=alt.Axis(title=Y_TITLE, **axis))
-    scale = alt.Scale(type="log" if log else "linear", scheme="viridis", domain=[low, high], nice=False)
+    kind = "log" if log else "linear"
+    scale = alt.Scale(type=kind, scheme="viridis", domain=[low, high], nice=False, reverse=high_is_good)
     ticks = (
         sorted({float(f"{tick:.2g}") for tick in np.geomspace(low, high, 4).round()})
         if log

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import altair as alt
@@ -18,6 +19,11 @@ GAP = 17.0
 """Pixels between the base lines of two labels."""
 ROOM = 12.0
 """Pixels between a line and the middle of its label."""
+
+PADDING = {"left": 5, "top": 5, "bottom": 5, "right": 16}
+"""Pixels around a chart whose words reach its right edge; they may be wider than a browser says at first."""
+LIST, ROW = 1.05, 22.0
+"""Where a list of labels begins, as a share of the plot's width, and pixels between two of its lines."""
 
 MARGIN = 0.68
 """Where labels begin that stand beside their line, as a share of the plot's width."""
@@ -135,16 +141,40 @@ def place(lines: dict[str, np.ndarray], texts: dict[str, str], plot: Plot) -> di
             return wrong, sum(box.crossings(xs, ys) for xs, ys in drawn.values()), rank
 
         placed[key] = boxes[min(range(len(boxes)), key=cost)]
-    return placed
+    return _untangled(placed)
 
 
-def words(placed: pd.DataFrame, x: alt.X, *, align: str) -> list[alt.Chart]:
+def _untangled(placed: dict[str, Box]) -> dict[str, Box]:
+    """The labels beside their lines in the order of these, so that no two leaders cross."""
+    led = {key: box for key, box in placed.items() if box.anchor is not None}
+    heights = sorted(box.middle for box in led.values())
+    order = sorted(led, key=lambda key: (led[key].anchor, led[key].middle))
+    return placed | {key: replace(led[key], middle=at) for key, at in zip(order, heights, strict=True)}
+
+
+def collide(boxes: Iterable[Box]) -> bool:
+    """Whether any two labels overlap."""
+    return any(one.meets(other) for one, other in combinations(boxes, 2))
+
+
+def listed(lines: dict[str, np.ndarray], plot: Plot) -> dict[str, Box]:
+    """Labels in a list right of the plot from the line that is highest in the middle down, where they have no room in it."""
+    order = sorted(lines, key=lambda key: -middle(lines[key]))
+    left, top = LIST * plot.width, plot.height - GAP
+    return {
+        key: Box(left, left, top - rank * ROW, anchor=plot.pixels(middle(lines[key])))
+        for rank, key in enumerate(order)
+    }
+
+
+def words(placed: pd.DataFrame, x: alt.X, *, align: str, dx: float = 0) -> list[alt.Chart]:
     """Text layers, twice over: first a halo of the paper's colour, so that hairlines may pass behind the words.
 
     Args:
         placed: Columns y, label, words (a role of `theme.ROLES`) and the column that `x` reads.
         x: Horizontal channel.
         align: Of the text about its position, "left" or "center".
+        dx: Pixels that it stands right of that.
     """
     text = alt.Chart(placed.assign(halo="paper")).encode(
         x=x, y="y:Q", text="label:N", color=theme.paint("words")
@@ -153,6 +183,7 @@ def words(placed: pd.DataFrame, x: alt.X, *, align: str) -> list[alt.Chart]:
         "fontSize": FONT,
         "fontWeight": 600,
         "align": align,
+        "dx": dx,
         "baseline": "middle",
         "tooltip": None,
     }

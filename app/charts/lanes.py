@@ -13,13 +13,14 @@ import pandas as pd
 
 from app import theme
 from app.charts import labels
+from app.charts.ticks import decades, numeric
 
 WIDTH = 955
 """Pixels that all panels may take, so that they fit beside the side bar on a window of 1280."""
 GAP, BESIDE = 30, 28
 """Pixels between two panels, and right of the last."""
-LANE, ROW, CAPTION = 13, 14, 76
-"""Pixels of a lane, between two rows, and above and below a panel."""
+LANE, ROW, CAPTION, HEADING = 13, 14, 64, 22
+"""Pixels of a lane, between two rows, below and around a panel, and of what is said above it."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Axis:
     """What the bar of a lane is: "mean" or "median"."""
 
 
-def height(rows: int, lanes: int) -> int:
-    """Pixels of a figure."""
-    return rows * (lanes * LANE + ROW) + CAPTION
+def height(rows: int, lanes: int, *, headed: bool = True) -> int:
+    """Pixels of a figure; `headed` says whether its panels have headings."""
+    return rows * (lanes * LANE + ROW) + CAPTION + (HEADING if headed else 0)
 
 
 def placed(values: pd.DataFrame, rows: Sequence[str], order: Sequence[str]) -> pd.DataFrame:
@@ -104,9 +105,8 @@ def figure(
     names = max((len(name) for name in rows.values()), default=0)
     beside = round(0.55 * labels.FONT * names) + 24
     width = (WIDTH - beside - BESIDE - GAP * (len(panels) - 1)) // len(panels)
-    scale = alt.Scale(domain=[low, high], nice=False, zero=False, type="log" if axis.log else "linear")
     drawn = [
-        _panel(heading, points, rows, order, axis, scale, told, width, first=not place)
+        _panel(heading, points, rows, order, axis, (low, high), told, width, first=not place)
         for place, (heading, points) in enumerate(dots.items())
     ]
     spoken = f"{axis.title}, a dot each and the {axis.middle}: {'; '.join(panels)}; for " + ", ".join(
@@ -127,19 +127,21 @@ def _panel(
     rows: Mapping[str, str],
     order: Sequence[str],
     axis: Axis,
-    scale: alt.Scale,
+    ends: tuple[float, float],
     told: Sequence[alt.Tooltip],
     width: int,
     *,
     first: bool,
 ) -> alt.LayerChart:
     """One panel; only the first says what its rows are."""
-    ticks = alt.Axis(tickCount=4, format="~g", labelFlush=False)
-    x = alt.X("value:Q", title=axis.title, scale=scale, axis=ticks)
+    marks = decades(*ends) if axis.log else []
+    ticks = alt.Axis(tickCount=len(marks) or 4, format="~g", labelFlush=False, values=marks or alt.Undefined)
+    x = alt.X("value:Q", title=axis.title, scale=numeric(*ends, log=axis.log), axis=ticks)
     named = alt.Axis(
         title=None,
         grid=False,
         values=list(range(len(rows))),
+        tickCount=len(rows),
         labelExpr=f"{json.dumps(list(rows.values()))}[datum.value]",
         labelLimit=260,
     )

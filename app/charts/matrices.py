@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -13,7 +14,7 @@ from app.charts.quantities import Quantity
 
 WIDTH = 955
 """Pixels that a figure may take, so that it fits beside the side bar on a window of 1280."""
-AXIS, LEGEND, GAP = 34, 92, 22
+AXIS, LEGEND, GAP = 52, 92, 22
 """Pixels beside the first matrix, beside the last, and between two."""
 LARGEST = 300
 """Pixels of a matrix's side at most."""
@@ -62,8 +63,9 @@ def figure(
             alt.Fill("value:Q", scale=scale, legend=_legend(title, quantity, side(len(matrices)))),
             side(len(matrices)),
             (low, high),
+            first=not place,
         )
-        for key, frame in matrices.items()
+        for place, (key, frame) in enumerate(matrices.items())
     ]
     spoken = f"{title} between every two of {networks} networks, for " + ", ".join(
         theme.treatment(key).label for key in matrices
@@ -83,13 +85,17 @@ def _matrix(
     fill: alt.Fill,
     pixels: int,
     ends: tuple[float, float],
+    *,
+    first: bool,
 ) -> alt.LayerChart:
+    """One matrix; only the first says what the vertical axis is."""
     whole = pd.concat([frame, frame.rename(columns={"a": "b", "b": "a"})], ignore_index=True)
     whole = whole.assign(a=whole["a"] + 1, b=whole["b"] + 1, dark=whole["value"] > sum(ends) / 2)
     names = list(range(1, networks + 1))
     shown = names if networks <= 15 else names[::5]
-    axis = alt.Axis(title=None, labelAngle=0, grid=False, values=shown)
-    below = alt.Axis(title="network", labelAngle=0, grid=False, values=shown)
+    look: dict[str, Any] = {"labelAngle": 0, "grid": False, "values": shown}
+    axis = alt.Axis(title="network" if first else None, **look)
+    below = alt.Axis(title="network", **look)
     x = alt.X("b:O", scale=alt.Scale(domain=names, paddingInner=0.04, paddingOuter=0), axis=below)
     y = alt.Y("a:O", scale=alt.Scale(domain=names, paddingInner=0.04, paddingOuter=0), axis=axis)
     told = [

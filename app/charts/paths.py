@@ -14,14 +14,22 @@ from app.charts import labels
 from app.charts.quantities import ACCURACY, Quantity
 
 HEIGHT = 400
-"""Pixels of a chart."""
-PLOT = 340
-"""Pixels of its plot, without the axis."""
+"""Pixels of a chart of few treatments."""
+AXIS, ROW = 60, 26
+"""Pixels of its horizontal axis, and of a treatment's row at least."""
+LISTED = 1.5
+"""Where the horizontal axis ends if the treatments' names stand in a list right of the lines."""
 WIDTH = 520
 """Pixels that the plot of the paths has at least, on a window of 1280; labels are placed for it."""
 
 HAIRLINES = 40
 """Pairs per treatment that are drawn one by one; means and bands are over all."""
+
+
+def height(treatments: int) -> int:
+    """Pixels of a chart of so many treatments, whose names need room."""
+    return max(HEIGHT, AXIS + ROW * treatments)
+
 
 PLACED = ["treatment", "label", "words", "role", "alpha", "y", "beside", "middle", "mean"]
 """Columns of `label_places`."""
@@ -53,7 +61,7 @@ def domain(points: pd.DataFrame, quantity: Quantity) -> tuple[float, float]:
 
 
 def label_places(means: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
-    """One label per treatment where neither lines nor other labels are.
+    """One label per treatment where neither lines nor other labels are; a list right of the lines where that fails.
 
     Args:
         means: What `summary` returns.
@@ -68,9 +76,12 @@ def label_places(means: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
     lines = {str(key): part.sort_values("alpha")["mean"].to_numpy() for key, part in parts}
     lines = {key: line for key, line in lines.items() if np.isfinite(line).all()}
     texts = {key: theme.treatment(key).label for key in lines}
-    plot = labels.Plot(low, high, WIDTH, PLOT)
+    plot = labels.Plot(low, high, WIDTH, height(means["treatment"].nunique()) - AXIS)
+    boxes = labels.place(lines, texts, plot)
+    if labels.collide(boxes.values()):
+        boxes = labels.listed(lines, plot)
     rows = []
-    for key, box in labels.place(lines, texts, plot).items():
+    for key, box in boxes.items():
         beside = box.anchor is not None
         row: dict[str, object] = {
             "treatment": key,
@@ -78,7 +89,8 @@ def label_places(means: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
             "words": theme.words(theme.role(key)),
             "role": theme.role(key),
         }
-        row |= {"alpha": labels.MARGIN if beside else 0.5, "y": plot.value(box.middle), "beside": beside}
+        at = box.left / WIDTH if beside else 0.5
+        row |= {"alpha": at, "y": plot.value(box.middle), "beside": beside}
         rows.append(row | {"middle": 0.5, "mean": labels.middle(lines[key])})
     return pd.DataFrame(rows, columns=PLACED)
 
@@ -101,8 +113,10 @@ def interpolation(
     """
     means = summary(points).assign(role=lambda frame: frame["treatment"].map(theme.role))
     low, high = span or domain(points, quantity)
+    placed = label_places(means, low, high)
     ticks = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f", labelFlush=False)
-    x = alt.X("alpha:Q", title="α (0 = network A, 1 = network B)", scale=alt.Scale(domain=[0, 1]), axis=ticks)
+    across = alt.Scale(domain=[0, LISTED if (placed["alpha"] > 1).any() else 1], nice=False)
+    x = alt.X("alpha:Q", title="α (0 = network A, 1 = network B)", scale=across, axis=ticks)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
     y = alt.Y("mean:Q", title=quantity.title(split), scale=scale, axis=alt.Axis(tickCount=6, minExtent=38))
     mean = alt.Chart(means).encode(x=x, color=theme.paint("role"), detail="treatment:N")
@@ -119,12 +133,15 @@ def interpolation(
         mean.mark_line(strokeWidth=2.75, strokeCap="round", clip=True, tooltip=None).encode(y=y),
         ends.mark_circle(size=24, opacity=0.7, tooltip=None),
         *_pointer(means, x, quantity),
-        *_labels(label_places(means, low, high), x),
+        *_labels(placed, x),
     ]
     spoken = f"{quantity.title(split)} along the {form} between two networks, for " + ", ".join(
         theme.treatment(key).label for key in points["treatment"].unique()
     )
-    return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))
+    whole = alt.layer(*layers).properties(
+        height=height(points["treatment"].nunique()), description=spoken, padding=labels.PADDING
+    )
+    return theme.styled(whole)
 
 
 def hairlines(points: pd.DataFrame) -> pd.DataFrame:
@@ -136,15 +153,18 @@ def hairlines(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _labels(placed: pd.DataFrame, x: alt.X) -> list[alt.Chart]:
-    """Words over their line, or beside it with a leader from the point that is meant."""
+    """Words over their line, beside it with a leader from the point that is meant, or in a list with a dot each."""
     led = placed["beside"].astype(bool)
-    over, beside = placed[~led], placed[led]
-    leader = alt.Chart(beside.assign(stop=labels.MARGIN - 0.01)).encode(color=theme.paint("role"))
+    over, beside, listed = placed[~led], placed[led & (placed["alpha"] <= 1)], placed[placed["alpha"] > 1]
+    leader = alt.Chart(beside.assign(stop=beside["alpha"] - 0.01)).encode(color=theme.paint("role"))
+    dot = alt.Chart(listed).encode(x=x, y="y:Q", color=theme.paint("role"))
     return [
         leader.mark_rule(strokeWidth=1, tooltip=None).encode(x="middle:Q", x2="stop:Q", y="mean:Q", y2="y:Q"),
         leader.mark_circle(size=40, opacity=1, tooltip=None).encode(x="middle:Q", y="mean:Q"),
+        dot.mark_circle(size=70, opacity=1, tooltip=None),
         *labels.words(over, x, align="center"),
         *labels.words(beside, x, align="left"),
+        *labels.words(listed, x, align="left", dx=11),
     ]
 
 
@@ -193,7 +213,9 @@ def barriers(
     """
     names = [theme.treatment(key).label for key in order]
     values = values.dropna()
-    low, high = min(0.0, *values["value"], 0.0), max(0.0, *values["value"], 0.0)
+    spread = values.groupby("treatment", sort=False)["value"].agg(["mean", "std"]).fillna(0.0)
+    ends = [*values["value"], *(spread["mean"] - spread["std"]), *(spread["mean"] + spread["std"]), 0.0]
+    low, high = min(ends), max(ends)
     room = 0.05 * (high - low) or 1.0
     placed = _rows(values, order, 0.9 * room)
     means = (
@@ -207,7 +229,9 @@ def barriers(
         title=None,
         grid=False,
         values=list(range(len(order))),
+        tickCount=len(order),
         labelExpr=f"{json.dumps(names)}[datum.value]",
+        labelLimit=180,
         minExtent=100,
     )
     y = alt.Y("y:Q", scale=alt.Scale(domain=[len(order) - 0.5, -0.5], nice=False, zero=False), axis=rows)
@@ -230,7 +254,7 @@ def barriers(
         mean.mark_rule(strokeWidth=3, tooltip=None).encode(x="mean:Q", y="top:Q", y2="bottom:Q"),
     ]
     spoken = f"{axis_title}, one dot per pair and the mean, for {', '.join(names)}"
-    return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))
+    return theme.styled(alt.layer(*layers).properties(height=height(len(order)), description=spoken))
 
 
 def _rows(values: pd.DataFrame, order: list[str], diameter: float) -> pd.DataFrame:

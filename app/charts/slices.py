@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from app import theme
 from app.charts.quantities import LOSS, Quantity
+from app.charts.ticks import decades, numeric
 
 WIDTH, GAP, AXIS = 955, 34, 58
 """Pixels that a row of panels may take, between two, and left of the first."""
 COLUMNS, SIDE, CAPTION = 3, 190, 100
 """Panels in a row; pixels of a panel's height, and of what stands above and below it."""
+FLUSH = 8
+"""Pixels from a panel's edge within which an axis label is moved inside, off the label of the next panel."""
 HAIRLINES = 12
 """Slices per treatment and panel that are drawn one by one; means are over all."""
 LOWEST = 1e-6
@@ -56,10 +58,10 @@ def figure(
     """
     points = points.assign(role=points["treatment"].map(theme.role))
     low, high = domain(points["value"], quantity, log=log)
-    scale = alt.Scale(domain=[low, high], nice=False, zero=False, type="log" if log else "linear", clamp=log)
+    scale, marks = numeric(low, high, log=log), decades(low, high) if log else []
     ticks = alt.Axis(
-        tickCount=5,
-        values=decades(low, high) if log else alt.Undefined,
+        tickCount=len(marks) or 5,
+        values=marks or alt.Undefined,
         format="~g",
         minExtent=AXIS - 20,
         title=quantity.title(split),
@@ -97,7 +99,7 @@ def _panel(points: pd.DataFrame, heading: str, title: str, y: alt.Y, quantity: Q
     means = means.assign(label=means["treatment"].map(lambda key: theme.treatment(key).label))
     reach = float(points["position"].abs().max()) if len(points) else 1.0
     across = alt.Scale(domain=[-reach, reach], nice=False)
-    x = alt.X("position:Q", title=title, scale=across, axis=alt.Axis(tickCount=5, labelFlush=False))
+    x = alt.X("position:Q", title=title, scale=across, axis=alt.Axis(tickCount=5, labelFlush=FLUSH))
     tips = [
         alt.Tooltip("label:N", title="treatment"),
         alt.Tooltip("position:Q", format=".2f"),
@@ -129,14 +131,6 @@ def _panel(points: pd.DataFrame, heading: str, title: str, y: alt.Y, quantity: Q
     )
     width = (WIDTH - AXIS - GAP * (COLUMNS - 1)) // COLUMNS
     return alt.layer(*layers, width=width, height=SIDE, title=name)
-
-
-def decades(low: float, high: float) -> list[float]:
-    """Powers of ten on a logarithmic scale, with 3 times each where they are few."""
-    powers = [10.0**power for power in range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)]
-    if len(powers) > 2:
-        return powers
-    return [step * power for power in [0.1 * powers[0] if powers else low, *powers] for step in (1, 3)]
 
 
 def hairlines(points: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,30 @@ class Column:
     digits: int
     spread_digits: int
 
+    @classmethod
+    def of(
+        cls,
+        rows: pd.DataFrame,
+        name: str,
+        title: str,
+        unit: str,
+        digits: int,
+        spread_digits: int | None = None,
+    ) -> Column:
+        """A column of a frame whose rows are those of the table.
+
+        Args:
+            rows: Has the means in column `name` and, where they have spreads, these in `{name}_std`.
+            name: The column.
+            title: Its heading.
+            unit: What stands below that.
+            digits: Decimals of means.
+            spread_digits: Decimals of spreads; as many where none are given.
+        """
+        spreads = rows.get(f"{name}_std", pd.Series(math.nan, rows.index))
+        cells = list(zip(rows[name].astype(float), spreads.astype(float), strict=True))
+        return cls(title, unit, cells, digits, digits if spread_digits is None else spread_digits)
+
 
 def selected(summary: pd.DataFrame, quantity: Quantity, split: str) -> pd.DataFrame:
     """The rows of one split and quantity, in the unit that people read."""
@@ -48,30 +72,20 @@ def columns(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity
     """What is told of each treatment: barriers, the paper's where it compares, endpoints, number of pairs."""
     rows = selected(summary, quantity, split).set_index("treatment").reindex(list(treatments))
     barrier, digits = quantity.barrier_unit, quantity.digits
-
-    def column(title: str, unit: str, name: str, digits: int, spread_digits: int | None = None) -> Column:
-        cells = zip(rows[name], rows.get(f"{name}_std", [math.nan] * len(rows)), strict=True)
-        return Column(title, unit, list(cells), digits, digits if spread_digits is None else spread_digits)
-
-    found = [column("Barrier, midpoint", barrier, "barrier_midpoint", digits)]
+    found = [Column.of(rows, "barrier_midpoint", "Barrier, midpoint", barrier, digits)]
     if rows["paper_barrier_midpoint"].notna().any():
-        found.append(column("Paper, midpoint", barrier, "paper_barrier_midpoint", 3, 2))
-    found.append(column("Barrier, maximum", barrier, "barrier_maximum", digits))
-    found.append(column(f"Endpoint {split} {quantity.key}", quantity.unit, "endpoint", digits))
+        found.append(Column.of(rows, "paper_barrier_midpoint", "Paper, midpoint", barrier, 3, 2))
+    found.append(Column.of(rows, "barrier_maximum", "Barrier, maximum", barrier, digits))
+    found.append(Column.of(rows, "endpoint", f"Endpoint {split} {quantity.key}", quantity.unit, digits))
     if quantity is not ACCURACY:
         accuracy = accuracies(summary, split)
         cells = [accuracy.get(key, (math.nan, math.nan)) for key in treatments]
         found.append(Column(f"Endpoint {split} accuracy", "%", cells, ACCURACY.digits, ACCURACY.digits))
-    return [*found, column("Pairs", "n", "pairs", 0)]
-
-
-def html(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
-    """The results of one split and quantity as an HTML table, with dashes for what is not done yet."""
-    return table(treatments, columns(treatments, summary, quantity, split))
+    return [*found, Column.of(rows, "pairs", "Pairs", "n", 0)]
 
 
 def table(treatments: Sequence[str], told: Sequence[Column]) -> str:
-    """A row per treatment as an HTML table; columns hold a cell for each."""
+    """A row per treatment as an HTML table; columns hold a cell for each, with a dash for what is not done yet."""
     heads = _cells((f"{escape(c.title)}<small>{escape(c.unit)}</small>" for c in told), "th")
     lines = [f'<tr><th scope="col">Treatment<small>&nbsp;</small></th>{heads}</tr>']
     for place, key in enumerate(treatments):
@@ -150,12 +164,6 @@ def answers(told: Iterable[tuple[str, str, str]]) -> str:
         for key, name, value in told
     )
     return f'<div class="lab-strip">{"".join(parts)}</div>'
-
-
-def latex(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
-    """The results of one split and quantity as a `booktabs` table."""
-    note = f"{split} {quantity.key}: mean and sample standard deviation over pairs"
-    return booktabs(treatments, columns(treatments, summary, quantity, split), note)
 
 
 def booktabs(treatments: Sequence[str], told: Sequence[Column], note: str) -> str:

@@ -37,7 +37,7 @@ def render() -> None:
         now = reads.run(lab.store, name)
         _standing(now)
         view = views.view(now["kind"])
-        if view is not None:
+        if view is not None and (now["state"] == "done" or going_on or queries.has_records(lab, now)):
             view.draw(now)
         return bool(now["state"] == run["state"])
 
@@ -51,8 +51,13 @@ def _head(run: Mapping[str, Any]) -> None:
         st.page_link(navigation.page("runs"), label="Runs", icon=":material/arrow_back:")
         for part in run["studies"][-STUDIES:]:
             study = reads.study(parts.lab().store, part["study"])
-            heading = wording.study_title(study["title"], study["spec"])
-            st.page_link(navigation.page("study"), label=heading, query_params={"id": part["study"]})
+            label = study["title"] or wording.kind_title(study["kind"])
+            st.page_link(
+                navigation.page("study"),
+                label=label,
+                query_params={"id": part["study"]},
+                help=f"{wording.study_title(study['title'], study['spec'])} ({part['study']})",
+            )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.title(run["title"], anchor=False, width="stretch")
         if queries.is_going_on(state) and state != "cancelling":

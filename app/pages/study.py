@@ -35,7 +35,11 @@ def render() -> None:
     view = views.view(study["kind"])
     _head(study, results, view)
     _standing(study)
-    if view is not None and results:
+    _failure(study)
+    nothing = not any(table.num_rows for table in results.values())
+    if nothing and not queries.is_going_on(study["state"]):
+        st.info("No run of this study has recorded anything.", icon=":material/info:")
+    elif view is not None and results:
         view.draw(study, results)
     else:
         for key, table in results.items():
@@ -69,6 +73,15 @@ def _head(study: Mapping[str, Any], results: Mapping[str, pa.Table], view: Any) 
     with st.container(horizontal=True, gap="small"):
         parts.badge(study["state"])
         parts.chips(_chips(study))
+
+
+def _failure(study: Mapping[str, Any]) -> None:
+    """Why the first run that failed did so; the others that failed may only have waited for it."""
+    failed = [run for run in study["runs"] if run["state"] == "failed" and run["error"]]
+    if failed:
+        first = min(failed, key=lambda run: run["ended"])
+        st.error(f"{first['title']}: {first['error']}", icon=":material/error:")
+        st.page_link(navigation.page("run"), label="See this run", query_params={"id": first["run"]})
 
 
 def _delete(name: str) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import altair as alt
+import pandas as pd
 import streamlit as st
 
-from app import parts, queries, theme
-from app.charts import looks
+from app import parts, queries, theme, wording
+from app.charts import lanes, looks
 
+BEFORE, AFTER = "identity_objective", "objective"
+"""Columns of how well two networks agree."""
 NOTES = {
     "weight_matching": "Weight matching raises the inner product itself and starts as the networks are, so it can only rise.",
     "activation_matching": "Activation matching compares what neurons put out on the same images; the inner product of weights only tells of it.",
@@ -28,13 +32,17 @@ def draw(run: Mapping[str, Any]) -> None:
         _learning(run, method)
     st.subheader("Agreement of each pair", anchor=False)
     frame = queries.records(parts.lab(), "alignment", run["run"])
+    _agreement(frame, queries.treatment(run["studies"]))
+    parts.note(
+        "Inner product of both networks' weights over all layers, before and after the second one's neurons are permuted. A "
+        f"dot is a pair, a bar the mean. {NOTES[method['kind']]}"
+    )
     if frame.empty:
-        st.skeleton(height=180)
         return
     number = st.column_config.NumberColumn
     st.dataframe(
-        frame[["pair", "identity_objective", "objective"]].assign(
-            gain=frame["objective"] / frame["identity_objective"],
+        frame[["pair", BEFORE, AFTER]].assign(
+            gain=frame[AFTER] / frame[BEFORE],
             sweeps=frame["sweeps"],
             restart=frame["restart"],
         ),
@@ -51,22 +59,27 @@ def draw(run: Mapping[str, Any]) -> None:
         },
         alt="Agreement of each pair before and after alignment",
     )
-    parts.note(f"Inner product of both networks' weights over all layers. {NOTES[method['kind']]}")
+
+
+def _agreement(frame: pd.DataFrame, treatment: str) -> None:
+    """A dot per pair, before and after."""
+    dots = [frame.assign(row=name, value=frame[name])[["row", "pair", "value"]] for name in (BEFORE, AFTER)]
+    shown = pd.concat(dots, ignore_index=True).assign(treatment=treatment)
+    rows = {BEFORE: "before, ⟨A, B⟩", AFTER: "after, ⟨A, πB⟩"}
+    axis = lanes.Axis("inner product of weights", 2)
+    told = [alt.Tooltip("pair:O", title="pair")]
+    drawing = None if frame.empty else lanes.figure({"": shown}, rows, [treatment], axis, told)
+    parts.chart(drawing, lanes.height(len(rows), 1, headed=False), "agreement", width="content")
 
 
 def _learning(run: Mapping[str, Any], method: Mapping[str, Any]) -> None:
     distance = method.get("objective") == "distance"
     title = "Squared distance of weights" if distance else "Training loss halfway"
     st.subheader(f"{title}, with the permutations of each step", anchor=False)
-    frame = queries.records(parts.lab(), "alignment_look", run["run"], limit=1_000_000)
+    frame = queries.records(parts.lab(), "alignment_look", run["run"])
     axis = "squared distance |A − πB|²" if distance else "training loss halfway (nats)"
     role = theme.role(queries.treatment(run["studies"]))
     drawing = None if frame.empty else looks.learning(frame, axis, method["steps"], role)
     parts.chart(drawing, looks.HEIGHT, "looks")
     if not frame.empty:
-        pairs = frame["pair"].nunique()
-        parts.note(
-            f"Mean over {pairs} pairs, band one sample standard deviation, hairlines single pairs."
-            if pairs > 1
-            else "One pair."
-        )
+        parts.note(wording.lines(frame["pair"].nunique(), "pair"))

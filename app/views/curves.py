@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from app import parts, queries
+from app import parts, queries, wording
 from app.charts import lanes, paths, tables
 from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
 from app.charts.tables import Column
+from app.views import lmc
 from jobs.studies.curves_results import FORMS
 
 Results = Mapping[str, pa.Table]
@@ -43,7 +44,8 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         "over pairs."
     )
     _paths(spec, results, quantity, split)
-    _layers(spec, results, quantity, split)
+    st.subheader("Layer by layer", anchor=False)
+    layers(spec["treatments"], spec["orders"], results["layers"], quantity, split)
     _table(study["study"], spec, summary, quantity, split)
 
 
@@ -118,33 +120,50 @@ def _paths(spec: Mapping[str, Any], results: Results, quantity: Quantity, split:
             st.subheader(HEADINGS[form], anchor=False)
             words = "Bezier curve" if form == "curve" else "straight path"
             drawing = paths.interpolation(own, quantity, split, scale, words) if len(own) else None
-            parts.chart(drawing, paths.HEIGHT, f"paths-{form}")
-    bends = "one bend between them is" if spec["bends"] == 1 else f"{spec['bends']} bends between them are"
+            parts.chart(drawing, paths.height(len(spec["treatments"])), f"paths-{form}")
     parts.note(
-        f"<b>Bezier curve</b> (Garipov et al. 2018): its ends are the two networks and stay as they are; {bends} "
-        f"trained for {spec['bend']['epochs']} epochs to lower the train loss at points drawn uniformly from the "
-        "curve. Weights that are fixed stay fixed. Lines are means over pairs, bands one sample standard deviation, "
+        f"{bent(spec['bends'], spec['bend']['epochs'])} Lines are means over pairs, bands one sample standard deviation, "
         "hairlines single pairs; both charts share one scale."
     )
 
 
-def _layers(spec: Mapping[str, Any], results: Results, quantity: Quantity, split: str) -> None:
-    """What moving layers does, a panel for each order, a row for each layer."""
-    st.subheader("Layer by layer", anchor=False)
+def bent(bends: int, epochs: int) -> str:
+    """What a Bezier curve is and how its bends were trained, as HTML."""
+    between = "one bend between them is" if bends == 1 else f"{bends} bends between them are"
+    return (
+        f"<b>Bezier curve</b> (Garipov et al. 2018): its ends are the two networks and stay as they are; {between} trained "
+        f"for {wording.count(epochs, 'epoch')} to lower the train loss at points drawn uniformly from the curve. Weights that "
+        "are fixed stay fixed."
+    )
+
+
+def layers(
+    treatments: Sequence[str], orders: Sequence[str], table: pa.Table, quantity: Quantity, split: str
+) -> None:
+    """What moving layers does, a panel for each order, a row for each layer.
+
+    Args:
+        treatments: From top to bottom within a row.
+        orders: Which layers move at a time.
+        table: What `jobs.studies.curves_results.layers` makes.
+        quantity: What of it is drawn.
+        split: The images.
+    """
     moved = parts.choice("The layers are", "moved", list(MOVED))
-    frame = queries.layers(results["layers"], quantity, split, MOVED[moved])
+    frame = queries.layers(table, quantity, split, MOVED[moved])
     rows = {
         str(layer): name for layer, name in frame[["layer", "name"]].drop_duplicates().itertuples(index=False)
     }
-    panels = {ORDERS[order]: frame[frame["order"] == order] for order in spec["orders"]}
+    panels = {ORDERS[order]: frame[frame["order"] == order] for order in orders}
     change = "drop of" if quantity is ACCURACY else "rise of"
     axis = lanes.Axis(
         f"{change} {split} {quantity.key} ({quantity.barrier_symbol})", quantity.digits, rule=0.0
     )
     told = [alt.Tooltip("name:N", title="layer"), alt.Tooltip("pair:O", title="pair")]
-    st.html(tables.legend(spec["treatments"]))
-    drawing = lanes.figure(panels, rows, spec["treatments"], axis, told) if len(frame) else None
-    parts.chart(drawing, lanes.height(len(rows) or 4, len(spec["treatments"])), "layers", width="content")
+    drawing = lanes.figure(panels, rows, treatments, axis, told) if len(frame) else None
+    parts.chart(
+        drawing, lanes.height(len(rows) or 4, len(treatments)), "layers", width="content", legend=treatments
+    )
     where = "halfway between both networks" if moved == "averaged" else "those of the second network"
     parts.note(
         f"<b>Layer-wise paths</b> (Adilova et al. 2024): the layers that move are {where}, all others the first network's; "
@@ -156,34 +175,25 @@ def _layers(spec: Mapping[str, Any], results: Results, quantity: Quantity, split
 def _table(
     study: str, spec: Mapping[str, Any], summary: pd.DataFrame, quantity: Quantity, split: str
 ) -> None:
-    told = columns(spec["treatments"], summary, quantity, split)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        hint = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", hint)
-        note = f"{split} {quantity.key} on paths: mean and sample standard deviation over pairs"
-        latex = tables.booktabs(spec["treatments"], told, note)
-        parts.download("LaTeX", latex, f"{study}-{split}-{quantity.key}.tex", "This table, for booktabs.")
-    st.html(tables.table(spec["treatments"], told))
+    parts.table(
+        spec["treatments"],
+        columns(spec["treatments"], summary, quantity, split),
+        summary,
+        study,
+        hint=lmc.FULL,
+        note=f"{split} {quantity.key} on paths: mean and sample standard deviation over pairs",
+        chosen=f"{split}-{quantity.key}",
+    )
 
 
 def columns(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> list[Column]:
     """What is told of each treatment: both barriers on both forms of path, the endpoints, the number of pairs."""
-
-    def column(title: str, unit: str, rows: pd.DataFrame, name: str, digits: int) -> Column:
-        none = [float("nan")] * len(rows)
-        return Column(
-            title, unit, list(zip(rows[name], rows.get(f"{name}_std", none), strict=True)), digits, digits
-        )
-
     found = []
     by_form = {form: _rows(treatments, summary, quantity, split, form) for form in FORMS}
     for form, words in (("straight", "Straight"), ("curve", "Curve")):
         for which in ("midpoint", "maximum"):
-            title = f"{words}, {which}"
-            found.append(
-                column(title, quantity.barrier_unit, by_form[form], f"barrier_{which}", quantity.digits)
-            )
-    ends = by_form["straight"]
-    found.append(column(f"Endpoint {split} {quantity.key}", quantity.unit, ends, "endpoint", quantity.digits))
-    return [*found, column("Pairs", "n", ends, "pairs", 0)]
+            name, title = f"barrier_{which}", f"{words}, {which}"
+            found.append(Column.of(by_form[form], name, title, quantity.barrier_unit, quantity.digits))
+    ends, title = by_form["straight"], f"Endpoint {split} {quantity.key}"
+    found.append(Column.of(ends, "endpoint", title, quantity.unit, quantity.digits))
+    return [*found, Column.of(ends, "pairs", "Pairs", "n", 0)]

@@ -1,24 +1,39 @@
-"""A distance run's results: how far apart the networks of each pair are, parameter by parameter."""
+"""A distance run's results: how far apart the networks of each pair are, layer by layer and parameter by parameter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
 import streamlit as st
 
 from app import parts, queries
+from app.views import distances
+from jobs.studies import distances_results
 
 
 def draw(run: Mapping[str, Any]) -> None:
-    """One row per pair and parameter, over the trained entries."""
-    st.subheader("Distance of each parameter", anchor=False)
+    """The chart of a study of distances, and a row per pair and parameter."""
+    measure, entries = distances.controls()
+
+    def by_layer(records: pa.Table, roles: Mapping[str, str]) -> pa.Table:
+        found = distances_results.measured(records, roles, block=len(run["spec"]["pairs"]))
+        return distances_results.by_layer(found)
+
+    table = queries.as_results(parts.lab(), run, "distance", ("weight_distance",), by_layer)
+    distances.layers([queries.treatment(run["studies"])], table, measure, entries)
+    _parameters(run, entries)
+
+
+def _parameters(run: Mapping[str, Any], entries: str) -> None:
+    st.subheader("Parameter by parameter", anchor=False)
     frame = queries.records(parts.lab(), "weight_distance", run["run"])
     if frame.empty:
         st.skeleton(height=280)
         return
     number = st.column_config.NumberColumn
-    shown = frame[frame["entries"] == "trainable"]
+    shown = frame[frame["entries"] == entries]
     st.dataframe(
         shown[["pair", "parameter", "distance", "norm_a", "norm_b", "count"]],
         hide_index=True,
@@ -28,7 +43,7 @@ def draw(run: Mapping[str, Any]) -> None:
             "distance": number("‖A − B‖", format="%.4f"),
             "norm_a": number("‖A‖", format="%.4f"),
             "norm_b": number("‖B‖", format="%.4f"),
-            "count": number("Trained entries"),
+            "count": number("Entries"),
         },
         alt="Distance of each parameter of each pair",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from app import parts, theme
+from app import parts
 from app.charts import distances, paths, tables
 from app.charts.quantities import ACCURACY, LOSS, Quantity
 from app.charts.tables import Column
@@ -56,9 +56,7 @@ ENTRIES = {"trained": "trainable", "all": "all"}
 def draw(study: Mapping[str, Any], results: Results) -> None:
     """The view, with a dash or a placeholder for what is not there yet."""
     spec = study["spec"]
-    with st.container(horizontal=True, gap="medium"):
-        measure = MEASURES[parts.choice("Distance", "distance", list(MEASURES))]
-        entries = ENTRIES[parts.choice("Weights", "weights", list(ENTRIES))]
+    measure, entries = controls()
     st.html(_cards(spec, results, measure, entries))
     counted = "the weights that are trained" if entries == "trainable" else "all weights, the fixed ones too"
     parts.note(
@@ -76,6 +74,14 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         "0.159 · 10⁻³, with barriers of 1.448 and 0.069 nats) and for ResNet8 on CIFAR-10 (3.4 and 5.1 · 10⁻³, 20,000 pairs); "
         "other networks do not compare with these."
     )
+
+
+def controls() -> tuple[Measure, str]:
+    """What people choose: the measure, and which weights count, a value of `ENTRIES`."""
+    with st.container(horizontal=True, gap="medium"):
+        measure = MEASURES[parts.choice("Distance", "distance", list(MEASURES))]
+        entries = ENTRIES[parts.choice("Weights", "weights", list(ENTRIES))]
+    return measure, entries
 
 
 BRIEF = "L2 distance between the networks of a pair, trained weights"
@@ -135,27 +141,49 @@ def _cards(spec: Mapping[str, Any], results: Results, measure: Measure, entries:
 
 def _charts(spec: Mapping[str, Any], results: Results, measure: Measure, entries: str) -> None:
     """Pairs by treatment and against their barriers, then layers; places are kept until something is done."""
-    pairs, layers = (_shown(results[name], measure, entries) for name in ("pairs", "layers"))
+    pairs = shown(results["pairs"], measure, entries)
     order = [key for key in spec["treatments"] if key in set(pairs["treatment"])]
     left, right = st.columns(2, gap="medium")
     with left:
         st.subheader("Distance of each pair", anchor=False)
         dots = paths.barriers(pairs, order, measure.title, measure.digits, "distance") if order else None
-        parts.chart(dots, paths.HEIGHT, "distances")
+        parts.chart(dots, paths.height(len(spec["treatments"])), "distances")
     with right:
         st.subheader("Distance and barrier", anchor=False)
         both = pairs.rename(columns={"barrier_midpoint": "barrier"})
         drawn = distances.against_barriers(both, measure.title) if both["barrier"].notna().any() else None
         parts.chart(drawn, distances.HEIGHT, "against")
-    st.subheader("Layer by layer", anchor=False)
     parts.note(
-        "&emsp;".join(f"{tables.swatch(key)} {theme.treatment(key).label}" for key in spec["treatments"])
+        "Of pairs, a dot is a pair, a bar the mean, a line one sample standard deviation to either side."
     )
-    height = distances.layers_height(max(4, layers["layer"].nunique()))
-    parts.chart(distances.by_layer(layers, order, measure.title) if order else None, height, "layers")
+    layers(spec["treatments"], results["layers"], measure, entries)
 
 
-def _shown(table: pa.Table, measure: Measure, entries: str) -> pd.DataFrame:
+def layers(treatments: Sequence[str], table: pa.Table, measure: Measure, entries: str) -> None:
+    """Every layer's distance, a lane per treatment.
+
+    Args:
+        treatments: From top to bottom within a layer.
+        table: What `jobs.studies.distances_results.by_layer` makes.
+        measure: What of it is drawn.
+        entries: Which weights count, a value of `ENTRIES`.
+    """
+    st.subheader("Layer by layer", anchor=False)
+    found = shown(table, measure, entries)
+    order = [key for key in treatments if key in set(found["treatment"])]
+    height = distances.layers_height(max(4, found["layer"].nunique()))
+    parts.chart(
+        distances.by_layer(found, order, measure.title) if order else None,
+        height,
+        "layers",
+        legend=treatments,
+    )
+    parts.note(
+        "Of layers, a dot is the mean over pairs, a line one sample standard deviation to either side."
+    )
+
+
+def shown(table: pa.Table, measure: Measure, entries: str) -> pd.DataFrame:
     """Pairs or layers that have such entries, with the measure as `value`."""
     frame: pd.DataFrame = table.to_pandas()
     frame = frame[(frame["entries"] == entries) & (frame["count"] > 0)]
@@ -164,34 +192,29 @@ def _shown(table: pa.Table, measure: Measure, entries: str) -> pd.DataFrame:
 
 def _table(study: str, spec: Mapping[str, Any], results: Results, entries: str) -> None:
     """The numbers of every treatment, and the buttons that hand them out."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        told = "Trained weights and all weights, at full precision."
-        parts.download("CSV", tables.csv(results["distances"].to_pandas()), f"{study}.csv", told)
-        note = f"distances over {entries} weights, on the test images: mean and sample standard deviation over pairs"
-        latex = tables.booktabs(spec["treatments"], _columns(spec, results, entries), note)
-        parts.download("LaTeX", latex, f"{study}-{entries}.tex", "This table, for booktabs.")
-    st.html(tables.table(spec["treatments"], _columns(spec, results, entries)))
+    parts.table(
+        spec["treatments"],
+        _columns(spec, results, entries),
+        results["distances"].to_pandas(),
+        study,
+        hint="Trained weights and all weights, at full precision.",
+        note=f"distances over {entries} weights, on the test images: mean and sample standard deviation over pairs",
+        chosen=entries,
+    )
 
 
 def _columns(spec: Mapping[str, Any], results: Results, entries: str) -> list[Column]:
     rows = _rows(spec, results, entries)
     loss, accuracy = (_endpoints(spec, results, quantity) for quantity in (LOSS, ACCURACY))
-
-    def column(title: str, unit: str, frame: pd.DataFrame, name: str, digits: int) -> Column:
-        spread = frame.get(f"{name}_std", pd.Series(math.nan, frame.index))
-        cells = [(float(m), float(s)) for m, s in zip(frame[name], spread, strict=True)]
-        return Column(title, unit, cells, digits, digits)
-
     measured = [
         Column(title, m.unit, [_cell(row, m) for _, row in rows.iterrows()], m.digits, m.digits)
         for title, m in zip(("L2", "Per parameter", "Relative"), MEASURES.values(), strict=True)
     ]
     return [
         *measured,
-        column("Entries", "n", rows, "count", 0),
-        column("Barrier", "nats", loss, "barrier_midpoint", LOSS.digits),
-        column("Test loss", "nats", loss, "endpoint", LOSS.digits),
-        column("Test accuracy", "%", accuracy, "endpoint", ACCURACY.digits),
-        column("Pairs", "n", rows, "pairs", 0),
+        Column.of(rows, "count", "Entries", "n", 0),
+        Column.of(loss, "barrier_midpoint", "Barrier", "nats", LOSS.digits),
+        Column.of(loss, "endpoint", "Test loss", "nats", LOSS.digits),
+        Column.of(accuracy, "endpoint", "Test accuracy", "%", ACCURACY.digits),
+        Column.of(rows, "pairs", "Pairs", "n", 0),
     ]

@@ -11,7 +11,7 @@ import streamlit as st
 import torch
 
 from app import parts, queries
-from app.charts import changes, masks
+from app.charts import changes, masks, orders
 from jobs.inputs import WEIGHTS
 from symcore.population import load
 
@@ -32,16 +32,20 @@ NARROWEST = 190
 
 
 def draw(run: Mapping[str, Any]) -> None:
-    """The groups of neurons, a dot per transformation, and the pictures."""
+    """The permutations that are left, a dot per transformation, the groups of neurons, and the pictures."""
     lab = parts.lab()
     groups, measured = (
         queries.records(lab, table, run["run"]) for table in ("symmetry_group", "symmetry_change")
     )
     treatment = queries.treatment(run["studies"])
+    found = queries.records(lab, "symmetry_order", run["run"])
+    st.html(orders.cards([treatment], found.assign(treatment=treatment, neurons=groups["size"].sum())))
+    parts.note(orders.TOLD)
     st.subheader("Change under each transformation", anchor=False)
     shown = measured.assign(treatment=treatment)
     chart = None if shown.empty else changes.dots(shown, [treatment])
     parts.chart(chart, changes.height(1), "changes")
+    parts.note(changes.told(run["spec"]["draws"], run["spec"]["probes"]))
     st.subheader("Neurons", anchor=False)
     if groups.empty:
         st.skeleton(height=140)
@@ -71,6 +75,7 @@ def pictures(weights: Path) -> None:
     if not drawn:
         parts.note("Nothing: every weight is trained.")
         return
+    parts.note(LEGEND)
     with st.container(horizontal=True, gap="medium"):
         for layer in drawn:
             with st.container(width=max(NARROWEST, layer.pixels.shape[1])):

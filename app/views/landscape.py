@@ -48,7 +48,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
             f"Flat share: how much of a random plane lies at most {FLAT:g} nats above the network in its middle. Barrier: "
             "rise of the loss midway between three networks, mean ± sample standard deviation over their three pairs."
         )
-        name = wording.study_title(study["title"], spec) if other else ""
+        name = f"{wording.study_title(study['title'], spec)} ({study['study']})" if other else ""
         shown = [Shown(name, spec, now), *([other] if other else [])]
         st.subheader(f"{quantity.key.capitalize()} on planes of weights", anchor=False)
         if apart := differences(*(one.spec for one in shown)):
@@ -211,28 +211,46 @@ def _held(spec: Mapping[str, Any], planes: pd.DataFrame) -> str:
     return f" The components hold, of all squared distances to the end: {', '.join(told)}." if told else ""
 
 
+PLANES = {
+    "random": (
+        "<b>Random planes</b> (Li et al. 2018): both directions are random, each filter scaled to the norm of the network's own, "
+        "so that 1 is as far as the weights are long; weights that are fixed do not move, and count in no norm."
+    ),
+    "through": (
+        "<b>Through three networks</b> (Garipov et al. 2018): dots are the trained networks, diamonds the points midway; the "
+        "unit is the distance between a and b."
+    ),
+    "trajectory": (
+        "<b>Along a training run</b> (Li et al. 2018): the two principal components of the way to the end, with the end as "
+        "centre; the line joins the snapshots, each projected onto the plane."
+    ),
+}
+"""What each kind of plane is, as HTML."""
+
+
+def images(spec: Mapping[str, Any]) -> str:
+    """What every cell is evaluated on, as a clause; of a study's spec or a run's."""
+    used, of = _images(spec)
+    if used == of:
+        return f"Every cell is evaluated on all {of:,} {spec['split']} {wording.inputs(spec['data'])}"
+    drawn = f"the same {used:,} of {of:,} {spec['split']} {wording.inputs(spec['data'])}"
+    return f"Every cell is evaluated on {drawn} (drawn by seed {spec['subset_seed']})"
+
+
 def _definitions(spec: Mapping[str, Any], planes: pd.DataFrame) -> None:
-    images, of = _images(spec)
-    drawn = f"the same {images:,} of {of:,}" if images < of else f"all {of:,}"
-    seed = f" (drawn by seed {spec['subset_seed']})" if images < of else ""
     parts.note(
-        f"Every cell is evaluated on {drawn} {spec['split']} images{seed}; all surfaces share span, images and colours. "
-        "<b>Random planes</b> (Li et al. 2018): both directions are random, each filter scaled to the norm of the "
-        "network's own, so that 1 is as far as the weights are long; weights that are fixed do not move, and count in no "
-        "norm. <b>Through three networks</b> (Garipov et al. 2018): dots are the trained networks, diamonds the points "
-        "midway; the unit is the distance between a and b. <b>Along a training run</b> (Li et al. 2018): the two principal "
-        "components of the way to the end, with the end as centre; the line joins the snapshots, each projected onto the "
-        f"plane.{_held(spec, planes)} Hover over a cell or a mark for its loss and accuracy."
+        f"{images(spec)}; all surfaces share span, images and colours. {' '.join(PLANES.values())}{_held(spec, planes)} Hover "
+        "over a cell or a mark for its loss and accuracy."
     )
 
 
 def _table(study: str, spec: Mapping[str, Any], results: Results) -> None:
     summary = results["summary"].to_pandas()
-    told = flatness.columns(spec["treatments"], summary)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", "At full precision; shares from 0 to 1.")
-        note = "loss landscapes: mean and sample standard deviation"
-        latex = tables.booktabs(spec["treatments"], told, note)
-        parts.download("LaTeX", latex, f"{study}.tex", "This table, for booktabs.")
-    st.html(tables.table(spec["treatments"], told))
+    parts.table(
+        spec["treatments"],
+        flatness.columns(spec["treatments"], summary),
+        summary,
+        study,
+        hint="At full precision; shares from 0 to 1.",
+        note="loss landscapes: mean and sample standard deviation",
+    )

@@ -16,6 +16,8 @@ from jobs import registry
 from jobs.kinds.interpolate import calibrated_on
 
 Results = Mapping[str, pa.Table]
+FULL = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
+"""What the spreadsheet of a study's summary has."""
 SIGMA = """
 <b>Why σ-Asymmetric can lie above Standard.</b> FiGLU's fixed F leaves the symmetries of a norm in place (weights right
 before one may be scaled, and before a LayerNorm all rows shifted by one vector, and the function stays the same), and a
@@ -55,8 +57,8 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         parts.note(_calibration(spec["data"]))
     _charts(spec, results, chosen)
     parts.note(
-        "Lines are means over pairs, bands one sample standard deviation, hairlines single pairs, dots at the edges the "
-        "trained networks."
+        "On paths, lines are means over pairs, bands one sample standard deviation, hairlines single pairs, dots at the edges "
+        "the trained networks. Of barriers, a dot is a pair, a bar the mean, a line one sample standard deviation to either side."
     )
     definitions(chosen.quantity, sigma="sigma" in spec["treatments"])
     table(study["study"], spec, results, chosen)
@@ -116,14 +118,16 @@ def _charts(spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
     values = queries.barriers(results, quantity, split, chosen.which)
     order = [key for key in spec["treatments"] if key in set(values["treatment"])]
     title = f"{chosen.which} {split} {quantity.key} barrier ({quantity.barrier_symbol})"
+    tall = paths.height(len(spec["treatments"]))
     left, right = st.columns([1.75, 1], gap="medium")
     with left:
         st.subheader(f"{quantity.key.capitalize()} on the straight path between two networks", anchor=False)
-        parts.chart(paths.interpolation(points, quantity, split) if order else None, paths.HEIGHT, "paths")
+        drawn = paths.interpolation(points, quantity, split) if order else None
+        parts.chart(drawn, tall, "paths")
     with right:
         st.subheader("Barrier of each pair", anchor=False)
         dots = paths.barriers(values, order, title, quantity.digits) if order else None
-        parts.chart(dots, paths.HEIGHT, "barriers")
+        parts.chart(dots, tall, "barriers")
 
 
 def definitions(quantity: Quantity, *, sigma: bool) -> None:
@@ -141,25 +145,26 @@ def definitions(quantity: Quantity, *, sigma: bool) -> None:
 def table(study: str, spec: Mapping[str, Any], results: Results, chosen: Chosen) -> None:
     """The numbers of every treatment, and the buttons that hand them out."""
     summary = results["summary"].to_pandas()
-    paper = bool(summary["paper_barrier_midpoint"].notna().any())
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Beside the paper" if paper else "Table", anchor=False, width="stretch")
-        told = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", told)
-        if not summary.empty:
-            latex = tables.latex(spec["treatments"], summary, chosen.quantity, chosen.split)
-            parts.download(
-                "LaTeX",
-                latex,
-                f"{study}-{chosen.split}-{chosen.quantity.key}.tex",
-                "This table, for booktabs.",
-            )
-    st.html(tables.html(spec["treatments"], summary, chosen.quantity, chosen.split))
+    parts.table(
+        spec["treatments"],
+        tables.columns(spec["treatments"], summary, chosen.quantity, chosen.split),
+        summary,
+        study,
+        hint=FULL,
+        note=f"{chosen.split} {chosen.quantity.key}: mean and sample standard deviation over pairs",
+        chosen=f"{chosen.split}-{chosen.quantity.key}",
+        heading="Beside the paper" if _compares(results) else "Table",
+    )
+
+
+def _compares(results: Results) -> bool:
+    """Whether the paper's numbers are measured with these settings."""
+    return bool(results["summary"].to_pandas()["paper_barrier_midpoint"].notna().any())
 
 
 def _beside_the_paper(kind: str, results: Results) -> None:
     row = registry.studies()[kind].Spec.paper.name
-    if results["summary"].to_pandas()["paper_barrier_midpoint"].notna().any():
+    if _compares(results):
         parts.note(f"Paper: Lim et al. 2024, table 1, {row}, mean and spread over at least 5 pairs.")
     else:
         parts.note(

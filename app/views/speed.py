@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import streamlit as st
@@ -18,6 +19,7 @@ from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
 from app.charts.tables import Column
 
 Results = Mapping[str, pa.Table]
+Content = str | Callable[[], bytes]
 LISTED = 6
 """Layers whose settings a tooltip lists one by one."""
 
@@ -35,7 +37,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     )
     _maps(spec, summary, quantity)
     parts.note(
-        f"A cell is {spec['networks']} W-Asymmetric networks, from the same seeds in each. Both settings are factors of the "
+        f"In both maps dark is good. A cell is {spec['networks']} W-Asymmetric networks, from the same seeds in each. Both settings are factors of the "
         "study's own n_fix and κ, layer by layer; where a factor asks for more than a row has, the whole row is fixed."
     )
     _table(study["study"], spec, summary)
@@ -59,10 +61,29 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
     )
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, str]]:
-    """What can be downloaded beside the table: file name -> (label, content)."""
-    content = tables.csv(results["networks"].to_pandas())
-    return {f"{study['study']}-networks.csv": ("Every network (CSV)", content)}
+def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, Content]]:
+    """What can be downloaded beside the table: file name -> (label, content or what makes it)."""
+    name, spec, networks, cells = study["study"], study["spec"], results["networks"], results["summary"]
+    return {
+        f"{name}-networks.csv": ("Every network (CSV)", tables.csv(networks.to_pandas())),
+        f"{name}-networks.parquet": ("Every network (Parquet)", lambda: tables.parquet(networks)),
+        f"{name}-grid.parquet": ("Standard networks and all cells (Parquet)", lambda: tables.parquet(cells)),
+        f"{name}-grid.npz": ("The grid as arrays (NPZ)", lambda: _arrays(spec, cells.to_pandas())),
+    }
+
+
+ARRAYS = ("epochs_median", "reached", "final_test_loss", "final_test_accuracy")
+"""Columns of the summary that are arrays over the grid."""
+
+
+def _arrays(spec: Mapping[str, Any], summary: pd.DataFrame) -> bytes:
+    """The factors, and over them arrays [factor of kappa, factor of n_fix]; NaN where nothing is known."""
+    columns, rows = spec["n_fix_factors"], spec["kappa_factors"]
+    cells = _grid(summary).set_index(["kappa_factor", "n_fix_factor"])
+    arrays = {"n_fix_factors": np.array(columns), "kappa_factors": np.array(rows)}
+    for name in ARRAYS:
+        arrays[name] = cells[name].unstack().reindex(index=rows, columns=columns).to_numpy(dtype=float)
+    return tables.npz(arrays)
 
 
 def _goal(spec: Mapping[str, Any]) -> str:
@@ -160,9 +181,9 @@ def _ending_map(spec: Mapping[str, Any], cells: pd.DataFrame, quantity: Quantity
         alt.Tooltip("spread:Q", title="standard deviation", format=form),
         alt.Tooltip("networks:Q", title="networks"),
     ]
-    return _map(
-        spec, shown, ["test", quantity.key, f"({quantity.unit})"], told, log=False, digits=f".{digits}f"
-    )
+    title = ["test", quantity.key, f"({quantity.unit})"]
+    good = quantity is ACCURACY
+    return _map(spec, shown, title, told, log=False, digits=f".{digits}f", high_is_good=good)
 
 
 def _map(
@@ -173,6 +194,7 @@ def _map(
     *,
     log: bool,
     digits: str,
+    high_is_good: bool = False,
 ) -> alt.LayerChart:
     shown = cells.assign(
         fixed=cells["n_fix"].map(lambda layers: _listed(layers, "d")),
@@ -189,6 +211,7 @@ def _map(
         log=log,
         digits=digits,
         told=[*settings, *told],
+        high_is_good=high_is_good,
     )
 
 
@@ -204,31 +227,27 @@ def _listed(layers: Sequence[float], form: str) -> str:
 
 def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
     """The numbers of every cell, and the buttons that hand them out."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        told = "At full precision, train images too; in nats, and accuracy from 0 to 1."
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", told)
-        if not summary.empty:
-            note = f"epochs until {_goal(spec)}, median over networks; mean and sample standard deviation at the end"
-            latex = tables.booktabs(list(summary["treatment"]), _columns(summary), note)
-            parts.download("LaTeX", latex, f"{study}.tex", "This table, for booktabs.")
-    st.html(tables.table(list(summary["treatment"]), _columns(summary)))
+    parts.table(
+        list(summary["treatment"]),
+        _columns(summary),
+        summary,
+        study,
+        hint="At full precision, train images too; in nats, and accuracy from 0 to 1.",
+        note=f"epochs until {_goal(spec)}, median over networks; mean and sample standard deviation at the end",
+    )
 
 
 def _columns(summary: pd.DataFrame) -> list[Column]:
-    def column(title: str, unit: str, name: str, digits: int) -> Column:
-        return Column(title, unit, [(float(value), math.nan) for value in summary[name]], digits, digits)
-
     def ending(quantity: Quantity) -> Column:
         cells = [_ending(row, quantity) for row in summary.to_dict("records")]
         return Column(f"Test {quantity.key}", quantity.unit, cells, quantity.digits, quantity.digits)
 
     return [
-        column("n_fix", "factor", "n_fix_factor", 2),
-        column("κ", "factor", "kappa_factor", 2),
-        column("Epochs", "median", "epochs_median", 1),
-        column("Got there", "n", "reached", 0),
-        column("Networks", "n", "networks", 0),
+        Column.of(summary, "n_fix_factor", "n_fix", "factor", 2),
+        Column.of(summary, "kappa_factor", "κ", "factor", 2),
+        Column.of(summary, "epochs_median", "Epochs", "median", 1),
+        Column.of(summary, "reached", "Got there", "n", 0),
+        Column.of(summary, "networks", "Networks", "n", 0),
         ending(LOSS),
         ending(ACCURACY),
     ]

@@ -11,6 +11,7 @@ from app import parts, queries
 from app.charts import surfaces
 from app.charts.quantities import LOSS, QUANTITIES
 from app.charts.surfaces import Look, Surface
+from app.views import landscape
 from symcore.data.sources import SOURCES
 
 
@@ -18,7 +19,7 @@ def draw(run: Mapping[str, Any]) -> None:
     """Both quantities beside each other, in colours of their own."""
     spec, lab = run["spec"], parts.lab()
     plane = spec["plane"]
-    cells = queries.surfaces(queries.records(lab, "surface_cell", run["run"], limit=spec["cells"] ** 2))
+    cells = queries.surfaces(queries.records(lab, "surface_cell", run["run"]))
     marks = queries.surfaces(queries.records(lab, "surface_mark", run["run"]))
     window = surfaces.window(plane["kind"], plane[surfaces.REACH[plane["kind"]]], spec["cells"])
     snapshots = queries.surfaces(queries.records(lab, "surface_snapshot", run["run"]))
@@ -31,3 +32,4 @@ def draw(run: Mapping[str, Any]) -> None:
             st.subheader(f"{key.capitalize()} on the plane", anchor=False)
             drawing = None if cells.empty else surfaces.figure({"": [one]}, look)
             parts.chart(drawing, surfaces.height(1, 2), f"surface-{key}", width="content")
+    parts.note(f"{landscape.images(spec)}. {landscape.PLANES[plane['kind']]}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from app import parts, queries, theme
+from app import parts, queries, theme, wording
 from app.charts import sweeps, tables
 from app.charts.quantities import ACCURACY, LOSS, Quantity
 from app.charts.sweeps import Place
@@ -23,67 +24,90 @@ NO_VALUE = -1.0
 """Stands for a setting that has none where rows are looked up."""
 
 
-def draw(study: Mapping[str, Any], results: Results, places: Sequence[Place], varied: str) -> None:
-    """Cards, chart and table of all places, with a dash or a placeholder for what is not there yet.
+@dataclass(frozen=True)
+class Sweep:
+    """A study of linear mode connectivity that varies one setting; its methods are the functions of its view."""
 
-    Args:
-        study: what is known of it.
-        results: its result tables.
-        places: all that is planned, setting by setting.
-        varied: what is varied, with its unit.
-    """
-    chosen, summary = lmc.controls(study["spec"]["data"]), results["summary"].to_pandas()
-    st.html(_cards(places, summary, chosen, study["spec"]["pairs"]))
-    quantity, split = chosen.quantity, chosen.split
-    parts.note(
-        f"{quantity.key.capitalize()} barrier in {quantity.barrier_unit} on the {split} images: mean ± sample standard "
-        f"deviation over pairs. Under it {split} loss and accuracy of the networks themselves."
-    )
+    varied: str
+    """What is varied, as the heading of a column."""
+    unit: str
+    """Stands below that heading."""
+    note: str
+    """What there is to say of the setting and of the paper, as HTML."""
+    places: Callable[[Mapping[str, Any]], list[Place]]
+    """All that a study's spec plans, setting by setting."""
+
+    def draw(self, study: Mapping[str, Any], results: Results) -> None:
+        """Cards, chart and table of all places, with a dash or a placeholder for what is not there yet."""
+        spec, summary = study["spec"], results["summary"].to_pandas()
+        chosen, places = lmc.controls(spec["data"]), self.places(spec)
+        st.html(_cards(places, summary, chosen, spec["pairs"]))
+        parts.note(
+            f"{chosen.quantity.key.capitalize()} barrier in {chosen.quantity.barrier_unit} on the {chosen.split} "
+            f"{wording.inputs(spec['data'])}: mean ± sample standard deviation over pairs. Under it {chosen.split} loss and "
+            "accuracy of the networks themselves."
+        )
+        _chart(results, places, chosen)
+        parts.table(
+            [place.treatment for place in places],
+            _columns(places, summary, chosen, self),
+            summary,
+            study["study"],
+            hint=lmc.FULL,
+            note=f"{chosen.split} {chosen.quantity.key}: mean and sample standard deviation over pairs",
+            chosen=f"{chosen.split}-{chosen.quantity.key}",
+        )
+        parts.note(self.note)
+
+    def brief(self, study: Mapping[str, Any], results: Results, *, large: bool = False) -> None:
+        """The midpoint loss barrier of every place on the test split, in a few lines."""
+        del large
+        places = self.places(study["spec"])
+        rows = _rows(places, results["summary"].to_pandas(), LOSS, "test")
+        told = []
+        for place, barrier in zip(places, rows["barrier_midpoint"], strict=True):
+            value = f"<b>{tables.number(barrier, LOSS.digits)}</b>"
+            value += f" <i>{place.heading}</i>" if place.heading else ""
+            told.append((place.treatment, theme.treatment(place.treatment).label, value))
+        st.html(tables.answers(told))
+
+    def exports(self, study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, str]]:
+        """What can be downloaded beside the table: file name -> (label, content)."""
+        content = tables.csv(results["pairs"].to_pandas())
+        return {f"{study['study']}-pairs.csv": ("Barriers of each pair (CSV)", content)}
+
+
+def _chart(results: Results, places: Sequence[Place], chosen: Chosen) -> None:
+    """Every pair's barrier; its place is kept until one is done."""
     st.subheader("Barrier of each pair", anchor=False)
+    quantity, split = chosen.quantity, chosen.split
     values = queries.barriers(
         results, quantity, split, chosen.which, columns=("value", "pair"), into="barrier"
     )
     title = f"{chosen.which} {split} {quantity.key} barrier ({quantity.barrier_symbol})"
-    paper = _paper(places, summary) if (quantity, split, chosen.which) == (LOSS, "test", "midpoint") else {}
+    compared = (quantity, split, chosen.which) == (LOSS, "test", "midpoint")
+    paper = _paper(places, results["summary"].to_pandas()) if compared else {}
     drawing = sweeps.barriers(values, places, title, quantity.digits, paper) if len(values) else None
     parts.chart(drawing, sweeps.HEIGHT, "sweep")
-    if paper:
-        parts.note("Hollow diamonds: the paper's mean and spread (Lim et al. 2024).")
-    _table(study["study"], places, summary, chosen, varied)
+    parts.note(
+        "A dot is a pair, a bar the mean, a line one sample standard deviation to either side."
+        + (" Hollow diamonds: the paper's mean and spread (Lim et al. 2024)." if paper else "")
+    )
 
 
-def brief(results: Results, places: Sequence[Place]) -> None:
-    """The midpoint loss barrier of every place on the test images, in a few lines."""
-    rows = _rows(places, results["summary"].to_pandas(), LOSS, "test")
-    told = []
-    for place, row in zip(places, rows, strict=True):
-        value = f"<b>{tables.number(row['barrier_midpoint'], LOSS.digits)}</b>"
-        value += f" <i>{place.heading}</i>" if place.heading else ""
-        told.append((place.treatment, theme.treatment(place.treatment).label, value))
-    st.html(tables.answers(told))
-
-
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, str]]:
-    """What can be downloaded beside the table: file name -> (label, content)."""
-    content = tables.csv(results["pairs"].to_pandas())
-    return {f"{study['study']}-pairs.csv": ("Barriers of each pair (CSV)", content)}
-
-
-def _rows(
-    places: Sequence[Place], summary: pd.DataFrame, quantity: Quantity, split: str
-) -> list[dict[str, Any]]:
+def _rows(places: Sequence[Place], summary: pd.DataFrame, quantity: Quantity, split: str) -> pd.DataFrame:
     """The summary's row of every place in the unit that people read; NaN where nothing is done yet."""
     rows = tables.selected(summary, quantity, split)
     rows["value"] = rows["value"].astype(float).fillna(NO_VALUE)
     wanted = [(NO_VALUE if place.value is None else place.value, place.treatment) for place in places]
-    found = rows.set_index(["value", "treatment"]).reindex(pd.MultiIndex.from_tuples(wanted))
-    told: list[dict[str, Any]] = found.to_dict("records")
-    return told
+    return rows.set_index(["value", "treatment"]).reindex(pd.MultiIndex.from_tuples(wanted))
 
 
 def _cards(places: Sequence[Place], summary: pd.DataFrame, chosen: Chosen, planned: int) -> str:
     quantity, split = chosen.quantity, chosen.split
-    barriers, losses, accuracies = (_rows(places, summary, q, split) for q in (quantity, LOSS, ACCURACY))
+    barriers, losses, accuracies = (
+        _rows(places, summary, q, split).to_dict("records") for q in (quantity, LOSS, ACCURACY)
+    )
     drawn = []
     for place, row, loss, accuracy in zip(places, barriers, losses, accuracies, strict=True):
         name = f"barrier_{chosen.which}"
@@ -100,7 +124,7 @@ def _cards(places: Sequence[Place], summary: pd.DataFrame, chosen: Chosen, plann
 
 
 def _paper(places: Sequence[Place], summary: pd.DataFrame) -> dict[Place, tuple[float, float]]:
-    rows = _rows(places, summary, LOSS, "test")
+    rows = _rows(places, summary, LOSS, "test").to_dict("records")
     found = {
         place: (row["paper_barrier_midpoint"], row["paper_barrier_midpoint_std"])
         for place, row in zip(places, rows, strict=True)
@@ -108,43 +132,22 @@ def _paper(places: Sequence[Place], summary: pd.DataFrame) -> dict[Place, tuple[
     return {place: stated for place, stated in found.items() if not math.isnan(stated[0])}
 
 
-def _table(study: str, places: Sequence[Place], summary: pd.DataFrame, chosen: Chosen, varied: str) -> None:
-    """The numbers of every place, and the buttons that hand them out."""
-    told = _columns(places, summary, chosen, varied)
-    treatments = [place.treatment for place in places]
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        full = "All splits, loss and accuracy, at full precision; in nats, and accuracy from 0 to 1."
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", full)
-        note = f"{chosen.split} {chosen.quantity.key}: mean and sample standard deviation over pairs"
-        latex = tables.booktabs(treatments, told, note)
-        parts.download(
-            "LaTeX", latex, f"{study}-{chosen.split}-{chosen.quantity.key}.tex", "This table, for booktabs."
-        )
-    st.html(tables.table(treatments, told))
-
-
-def _columns(places: Sequence[Place], summary: pd.DataFrame, chosen: Chosen, varied: str) -> list[Column]:
-    quantity, split = chosen.quantity, chosen.split
+def _columns(places: Sequence[Place], summary: pd.DataFrame, chosen: Chosen, sweep: Sweep) -> list[Column]:
+    quantity, split, unit = chosen.quantity, chosen.split, chosen.quantity.barrier_unit
     rows, losses, accuracies = (_rows(places, summary, q, split) for q in (quantity, LOSS, ACCURACY))
-
-    def column(title: str, unit: str, some: list[dict[str, Any]], name: str, digits: int) -> Column:
-        cells = [(float(row[name]), float(row.get(f"{name}_std", math.nan))) for row in some]
-        return Column(title, unit, cells, digits, digits)
-
-    title, _, unit = varied.partition(" (")
-    values = [(math.nan if place.value is None else place.value, math.nan) for place in places]
+    settings = pd.DataFrame({"value": [math.nan if place.value is None else place.value for place in places]})
     whole = all(place.value is None or float(place.value).is_integer() for place in places)
-    found = [Column(title, unit.rstrip(")"), values, 0 if whole else 2, 0)]
-    found.append(
-        column("Barrier, midpoint", quantity.barrier_unit, rows, "barrier_midpoint", quantity.digits)
-    )
-    if any(not math.isnan(row["paper_barrier_midpoint"]) for row in rows):
-        found.append(column("Paper, midpoint", quantity.barrier_unit, rows, "paper_barrier_midpoint", 2))
+    found = [
+        Column.of(settings, "value", sweep.varied, sweep.unit, 0 if whole else 2),
+        Column.of(rows, "barrier_midpoint", "Barrier, midpoint", unit, quantity.digits),
+    ]
+    if rows["paper_barrier_midpoint"].notna().any():
+        found.append(Column.of(rows, "paper_barrier_midpoint", "Paper, midpoint", unit, 2))
+    title = split.capitalize()
     return [
         *found,
-        column("Barrier, maximum", quantity.barrier_unit, rows, "barrier_maximum", quantity.digits),
-        column(f"{split.capitalize()} loss", LOSS.unit, losses, "endpoint", LOSS.digits),
-        column(f"{split.capitalize()} accuracy", ACCURACY.unit, accuracies, "endpoint", ACCURACY.digits),
-        column("Pairs", "n", rows, "pairs", 0),
+        Column.of(rows, "barrier_maximum", "Barrier, maximum", unit, quantity.digits),
+        Column.of(losses, "endpoint", f"{title} loss", LOSS.unit, LOSS.digits),
+        Column.of(accuracies, "endpoint", f"{title} accuracy", ACCURACY.unit, ACCURACY.digits),
+        Column.of(rows, "pairs", "Pairs", "n", 0),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import parts, queries, theme
+from app import parts, queries, theme, wording
 from app.charts import curves
 from app.charts.quantities import QUANTITIES
 
@@ -18,9 +18,7 @@ def draw(run: Mapping[str, Any]) -> None:
     steps, networks = run["spec"]["training"]["epochs"], len(run["spec"]["seeds"])
     role = theme.role(queries.treatment(run["studies"]))
     with st.container(horizontal=True, vertical_alignment="center"):
-        parts.note(
-            f"Mean over {networks} networks, band one sample standard deviation, hairlines single networks."
-        )
+        parts.note(wording.lines(networks, "network"))
         logarithmic = st.toggle("Logarithmic loss", key="log", bind="query-params")
     for (key, quantity), column in zip(QUANTITIES.items(), st.columns(2, gap="medium"), strict=True):
         points = frame[frame["quantity"] == key]

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from app import parts, queries
+from app import parts, queries, wording
 from app.charts import lanes, slices, tables
 from app.charts.quantities import LOSS, QUANTITIES
 from app.charts.tables import Column
@@ -19,6 +19,7 @@ from symcore.data.sources import SOURCES
 
 Results = Mapping[str, pa.Table]
 Content = str | Callable[[], bytes]
+SPLITS = ("train", "test")
 LENGTHS = "weights’ lengths"
 DIRECTIONS = {
     "gaussian": ("Normal numbers", LENGTHS),
@@ -48,9 +49,16 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         "Largest eigenvalue of the Hessian of the train loss, in nats per squared unit of weight, over the weights that are "
         "trained: mean ± sample standard deviation over networks."
     )
-    _slices(spec, results)
-    _asymmetry(spec, results)
-    _spectrum(spec, results)
+    st.subheader("Slices through networks", anchor=False)
+    panels(spec["treatments"], spec["directions"], results["slices"], SPLITS)
+    kept = min(spec["snapshots"], spec["training"]["epochs"])
+    averaged = f"the last {min(spec['averaged'], kept)} of {kept} snapshots"
+    parts.note(explained(spec, spec["networks"], averaged, SPLITS))
+    st.subheader("How lopsided valleys are", anchor=False)
+    asymmetry(spec["treatments"], spec["directions"], results["valleys"], SPLITS)
+    parts.note("Export has the ratio c of slopes for three distances beside it.")
+    st.subheader("Curvature", anchor=False)
+    spectrum(spec["treatments"], spec, results["curvature"], "train")
     _table(study["study"], spec, summary)
 
 
@@ -94,74 +102,118 @@ def cards(treatments: Sequence[str], summary: pd.DataFrame, *, planned: int) -> 
     for key, row in _rows(treatments, summary).iterrows():
         value = tables.with_spread(row["network_eigenvalue"], row["network_eigenvalue_std"], 2, 2)
         midway = tables.with_spread(row["midpoint_eigenvalue"], row["midpoint_eigenvalue_std"], 2, 2)
+        midpoints = 0 if math.isnan(row["midpoints"]) else int(row["midpoints"])
         known = 0 if math.isnan(row["networks"]) else int(row["networks"])
         counted = f"n = {known}" if known == planned else f"{known} of {planned} networks"
-        drawn.append(tables.card(str(key), value, f"largest eigenvalue, {counted} · midway {midway}"))
+        told = f"largest eigenvalue, {counted} · midway {midway}"
+        drawn.append(tables.card(str(key), value, f"{told}, n = {midpoints}" if midpoints else told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 
 
-def _slices(spec: Mapping[str, Any], results: Results) -> None:
-    """A panel per direction, all on one scale."""
-    st.subheader("Slices through networks", anchor=False)
+def panels(
+    treatments: Sequence[str], directions: Sequence[str], table: pa.Table, splits: Sequence[str]
+) -> None:
+    """Slices through networks, a panel per direction, all on one scale.
+
+    Args:
+        treatments: From top to bottom of the legend.
+        directions: Of the slices, keys of `DIRECTIONS`.
+        table: What `jobs.studies.valleys_results.slices` makes.
+        splits: The images that can be chosen.
+    """
     with st.container(horizontal=True, gap="medium"):
-        split = parts.choice("Images", "split", ["train", "test"])
+        split = parts.choice("Images", "split", splits)
         quantity = QUANTITIES[parts.choice("Quantity", "quantity", list(QUANTITIES))]
         log = quantity is LOSS and parts.choice("Scale", "scale", ["log", "linear"]) == "log"
-    points = queries.slices(results["slices"], quantity, split)
-    panels = {name: DIRECTIONS[name] for name in spec["directions"]}
-    st.html(tables.legend(spec["treatments"]))
-    drawing = slices.figure(points, panels, quantity, split, log=log) if len(points) else None
-    parts.chart(drawing, slices.height(len(panels)), "slices", width="content")
-    kept = min(spec["snapshots"], spec["training"]["epochs"])
+    points = queries.slices(table, quantity, split)
+    drawn = {name: DIRECTIONS[name] for name in directions}
+    drawing = slices.figure(points, drawn, quantity, split, log=log) if len(points) else None
+    parts.chart(drawing, slices.height(len(drawn)), "slices", width="content", legend=treatments)
+
+
+def explained(spec: Mapping[str, Any], networks: int, averaged: str, splits: Sequence[str]) -> str:
+    """What the panels are in words, as HTML.
+
+    Args:
+        spec: A study's or a run's, which name data, directions, draws and images alike.
+        networks: That slices go through.
+        averaged: Snapshots that the weight average is over, in words.
+        splits: The images.
+    """
     of = SOURCES[spec["data"]].sizes
     images = " and ".join(
-        f"{min(spec['images'] or of[name], of[name]):,} of {of[name]:,} {name}" for name in ("train", "test")
+        f"{min(spec['images'] or of[name], of[name]):,} of {of[name]:,} {name}" for name in splits
     )
-    parts.note(
-        f"Hairlines are single slices, thick lines their means over {spec['networks']} networks"
-        f" (times {spec['draws']} draws where a direction is random); all panels share one scale. Positions are in lengths of "
-        "a network’s trained weights, or in distances to the network at 1; fixed weights do not move. The weight average is "
-        f"over the last {min(spec['averaged'], kept)} of {kept} snapshots and the end of training. Evaluated on {images} "
-        "images, the same for every slice."
+    average = (
+        f" The weight average is over {averaged} and the end of training."
+        if "average" in spec["directions"]
+        else ""
+    )
+    return (
+        f"Hairlines are single slices, thick lines their means over {wording.count(networks, 'network')}"
+        f" (times {wording.count(spec['draws'], 'draw')} where a direction is random); all panels share one scale. Positions "
+        "are in lengths of a network’s trained weights, or in distances to the network at 1; fixed weights do not "
+        f"move.{average} Evaluated on {images} images, the same for every slice."
     )
 
 
-def _asymmetry(spec: Mapping[str, Any], results: Results) -> None:
-    """How much faster the loss rises ahead than behind, a row per direction."""
-    st.subheader("How lopsided valleys are", anchor=False)
-    frame = results["valleys"].to_pandas()
-    panels = {}
-    for split in ("train", "test"):
-        own = frame[frame["split"] == split]
-        panels[f"{split.capitalize()} images"] = own.assign(row=own["direction"], value=own["asymmetry"])
-    rows = {name: SHORT[name] for name in spec["directions"]}
-    title = "rise ahead over rise behind"
-    axis = lanes.Axis(title, 2, log=True, rule=1.0, middle="median")
+def asymmetry(
+    treatments: Sequence[str], directions: Sequence[str], table: pa.Table, splits: Sequence[str]
+) -> None:
+    """How much faster the loss rises ahead than behind, a row per direction.
+
+    Args:
+        treatments: From top to bottom within a row.
+        directions: Of the slices, keys of `SHORT`; those without a dot have no row.
+        table: What `jobs.studies.valleys_results.valleys` makes.
+        splits: The images, a panel for each.
+    """
+    frame = table.to_pandas()
+    frame = frame.assign(row=frame["direction"], value=frame["asymmetry"])
+    drawn = {f"{split.capitalize()} images": frame[frame["split"] == split] for split in splits}
+    known = set(frame.loc[frame["value"].notna(), "row"])
+    rows = {name: SHORT[name] for name in directions if name in known or frame.empty}
+    if not rows:
+        parts.note("No slice has its lowest point far enough from its ends to tell.")
+        return
+    axis = lanes.Axis("rise ahead over rise behind", 2, log=True, rule=1.0, middle="median")
     told = [alt.Tooltip("member:O", title="network"), alt.Tooltip("draw:O", title="draw")]
-    st.html(tables.legend(spec["treatments"]))
-    drawing = lanes.figure(panels, rows, spec["treatments"], axis, told) if len(frame) else None
-    parts.chart(drawing, lanes.height(len(rows), len(spec["treatments"])), "asymmetry", width="content")
+    drawing = lanes.figure(drawn, rows, treatments, axis, told) if len(frame) else None
+    parts.chart(
+        drawing, lanes.height(len(rows), len(treatments)), "asymmetry", width="content", legend=treatments
+    )
     parts.note(
         "<b>Asymmetric valleys</b> (He et al. 2019): how far the loss rises on the forward side of a slice’s lowest point over "
         "how far it rises on the backward side, both at 0.6 of the distance to the nearer end. At the dashed line both sides "
         "are alike; right of it the loss rises faster ahead. A dot is a slice, a bar the median; a slice whose lowest "
-        "point lies at its end has no dot. Export has the ratio c of slopes for three distances beside it."
+        "point lies at its end has no dot, and a direction without dots no row."
     )
 
 
-def _spectrum(spec: Mapping[str, Any], results: Results) -> None:
-    """Eigenvalues and trace, networks beside the points midway between them."""
-    st.subheader("Curvature", anchor=False)
-    frame = queries.curvature(results["curvature"])
+def spectrum(treatments: Sequence[str], spec: Mapping[str, Any], table: pa.Table, split: str) -> None:
+    """Eigenvalues and trace, networks beside the points midway between them.
+
+    Args:
+        treatments: From top to bottom within a row.
+        spec: A study's or a run's, which name eigenvalues, steps and probes alike.
+        table: What `jobs.studies.valleys_results.curvature` makes.
+        split: Whose loss it is.
+    """
+    frame = queries.curvature(table)
     ranks = [f"eigenvalue {rank}" for rank in range(1, spec["eigenvalues"] + 1)]
     rows = {"trace": "trace"} | {name: name for name in ranks}
     axis = lanes.Axis("nats per squared unit of weight", 3, log=True)
     told = [alt.Tooltip("told:N", title="at"), alt.Tooltip("error:Q", title="error", format=".2g")]
-    st.html(tables.legend(spec["treatments"]))
-    drawing = lanes.figure({"": frame}, rows, spec["treatments"], axis, told) if len(frame) else None
-    parts.chart(drawing, lanes.height(len(rows), len(spec["treatments"])), "curvature", width="content")
+    drawing = lanes.figure({"": frame}, rows, treatments, axis, told) if len(frame) else None
+    parts.chart(
+        drawing,
+        lanes.height(len(rows), len(treatments), headed=False),
+        "curvature",
+        width="content",
+        legend=treatments,
+    )
     parts.note(
-        "Hessian of the train loss over the trained weights. Dots are trained networks, hollow diamonds the midpoints of two, "
+        f"Hessian of the {split} loss over the trained weights. Dots are trained networks, hollow diamonds the midpoints of two, "
         f"bars their means. Eigenvalues by Lanczos’ method in {spec['steps']} steps (error: the residual, within which a true "
         f"one lies), trace by Hutchinson’s estimator with {spec['probes']} random vectors (error: its standard error); both are "
         "exact products over the images. What is not above zero has no dot."
@@ -169,15 +221,14 @@ def _spectrum(spec: Mapping[str, Any], results: Results) -> None:
 
 
 def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
-    told = columns(spec["treatments"], summary)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.subheader("Table", anchor=False, width="stretch")
-        parts.download("CSV", tables.csv(summary), f"{study}.csv", "At full precision; losses in nats.")
-        latex = tables.booktabs(
-            spec["treatments"], told, "curvature and averages: mean and sample standard deviation"
-        )
-        parts.download("LaTeX", latex, f"{study}.tex", "This table, for booktabs.")
-    st.html(tables.table(spec["treatments"], told))
+    parts.table(
+        spec["treatments"],
+        columns(spec["treatments"], summary),
+        summary,
+        study,
+        hint="At full precision; losses in nats.",
+        note="curvature and averages: mean and sample standard deviation",
+    )
     parts.note(
         "Gain: what averaging weights lowers the loss by, the loss at the end of training less that of the weight average."
     )
@@ -186,18 +237,13 @@ def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
 def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
     """What is told of each treatment: traces and eigenvalues, and what averaging its weights gains."""
     found = _rows(treatments, summary)
-
-    def column(title: str, unit: str, name: str, digits: int) -> Column:
-        spread = found.get(f"{name}_std", [math.nan] * len(found))
-        cells = [(float(mean), float(std)) for mean, std in zip(found[name], spread, strict=True)]
-        return Column(title, unit, cells, digits, digits)
-
     return [
-        column("Largest eigenvalue", "networks", "network_eigenvalue", 2),
-        column("Largest eigenvalue", "midway", "midpoint_eigenvalue", 2),
-        column("Trace", "networks", "network_trace", 1),
-        column("Trace", "midway", "midpoint_trace", 1),
-        column("Networks", "n", "networks", 0),
-        column("Gain, train", "nats", "train_average_gain", 4),
-        column("Gain, test", "nats", "test_average_gain", 4),
+        Column.of(found, "network_eigenvalue", "Largest eigenvalue", "networks", 2),
+        Column.of(found, "midpoint_eigenvalue", "Largest eigenvalue", "midway", 2),
+        Column.of(found, "network_trace", "Trace", "networks", 1),
+        Column.of(found, "midpoint_trace", "Trace", "midway", 1),
+        Column.of(found, "networks", "Networks", "n", 0),
+        Column.of(found, "midpoints", "Midpoints", "n", 0),
+        Column.of(found, "train_average_gain", "Gain, train", "nats", 4),
+        Column.of(found, "test_average_gain", "Gain, test", "nats", 4),
     ]

@@ -62,7 +62,8 @@ def title(spec: Spec) -> str:
     """How many curves with how many bends."""
     aligned = " aligned" if spec.alignment else ""
     bends = f"{spec.bends} bend{'s' if spec.bends > 1 else ''}"
-    return f"Train {len(spec.pairs)}{aligned} Bezier curves with {bends} on {spec.data}"
+    curves = "curve" if len(spec.pairs) == 1 else "curves"
+    return f"Train {len(spec.pairs)}{aligned} Bezier {curves} with {bends} on {spec.data}"
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:

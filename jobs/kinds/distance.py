@@ -65,7 +65,8 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
 
 def title(spec: Spec) -> str:
     """How many pairs are compared."""
-    return f"Measure the distance between {len(spec.pairs)}{' aligned' if spec.alignment else ''} pairs"
+    pairs = "pair" if len(spec.pairs) == 1 else "pairs"
+    return f"Measure the distance between the networks of {len(spec.pairs)}{' aligned' if spec.alignment else ''} {pairs}"
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:

@@ -121,7 +121,8 @@ def title(spec: Spec) -> str:
     """How many paths of how many points."""
     aligned = " aligned" if spec.alignment else ""
     repaired = " repaired" if spec.repair else ""
-    return f"Evaluate {len(spec.pairs)}{aligned}{repaired} paths of {spec.points} points on {spec.data}"
+    paths = "path" if len(spec.pairs) == 1 else "paths"
+    return f"Evaluate {len(spec.pairs)}{aligned}{repaired} {paths} of {spec.points} points on {spec.data}"
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:

@@ -67,7 +67,8 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
 def title(spec: Spec) -> str:
     """Whose layers are exchanged."""
     aligned = " aligned" if spec.alignment else ""
-    return f"Evaluate layer-wise paths of {len(spec.pairs)}{aligned} pairs on {spec.data}"
+    pairs = "pair" if len(spec.pairs) == 1 else "pairs"
+    return f"Evaluate layer-wise paths of {len(spec.pairs)}{aligned} {pairs} on {spec.data}"
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:

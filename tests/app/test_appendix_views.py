@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import math
+from itertools import product
 from types import ModuleType
 
 import made_up
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import Visit
+from pyarrow import parquet as pq
 from streamlit.testing.v1 import AppTest
 
 from app.charts import distances as distance_charts
 from app.charts import grids, sweeps
 from app.charts.sweeps import Place
+from app.views import speed as speed_view
 from jobs import queries
 from jobs.service import Service
-from jobs.studies import biases, distances, speed, warmup
+from jobs.studies import biases, distances, speed, speed_results, warmup
 
 STUDIES = {distances: 4, warmup: 8, biases: 6}
 """Cards on each page with the preset "smoke"."""
@@ -71,6 +77,37 @@ def test_launch_starts_exactly_the_preset_it_shows(
     next(button for button in page.button if button.label == "Start").click().run()
     (study,) = queries.studies(lab.store).to_pylist()
     assert module.Spec.model_validate_json(study["spec"]) == module.PRESETS[preset]
+
+
+def test_the_grid_of_speeds_comes_back_as_arrays() -> None:
+    spec = speed.PRESETS["smoke"]
+    rows = [
+        {
+            "treatment": "w",
+            "n_fix_factor": cell[0],
+            "kappa_factor": cell[1],
+            "epochs_median": 10 * cell[0] + cell[1],
+            "reached": 3,
+            "final_test_loss": 0.1,
+            "final_test_accuracy": 0.9,
+        }
+        for cell in product(spec.n_fix_factors, spec.kappa_factors)
+    ]
+    results = {
+        "summary": pa.Table.from_pylist([{"treatment": "standard"}, *rows[1:]], schema=speed_results.SUMMARY),
+        "networks": pa.table({"epochs": [1]}),
+    }
+    files = speed_view.exports({"study": "s", "spec": spec.model_dump()}, results)
+    _, content = files["s-grid.npz"]
+    assert callable(content)
+    with np.load(io.BytesIO(content())) as found:
+        epochs = found["epochs_median"]
+        assert epochs.shape == (len(spec.kappa_factors), len(spec.n_fix_factors))
+        assert epochs[1, 1] == 10 * found["n_fix_factors"][1] + found["kappa_factors"][1]
+        assert np.isnan(epochs[0, 0]), "a cell that is not done"
+    _, parquet = files["s-grid.parquet"]
+    assert callable(parquet)
+    assert pq.read_table(io.BytesIO(parquet())) == results["summary"]
 
 
 def test_a_cell_without_a_median_is_framed_and_says_so() -> None:

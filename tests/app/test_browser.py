@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
+from pyarrow import parquet
 
 from app import theme
+from jobs import registry
 from jobs.lab import Lab
 
 pytestmark = pytest.mark.slow
@@ -96,6 +99,40 @@ def test_the_downloaded_table_is_the_results(lab: Lab, browser: Browser, study: 
     pd.testing.assert_frame_equal(
         pd.read_csv(io.StringIO(text)), results, check_dtype=False, check_exact=True
     )
+
+
+def taken(page: Page, button: Locator) -> tuple[str, bytes]:
+    """The name and the content of the file that a button hands out."""
+    with page.expect_download() as download:
+        button.click()
+    return download.value.suggested_filename, download.value.path().read_bytes()
+
+
+def test_every_chart_and_grid_is_handed_out_as_files(lab: Lab, browser: Browser, study: str) -> None:
+    assert lab.study(study)["state"] == "done"
+    matrix = lab.submit({"kind": "matrix"} | registry.studies()["matrix"].PRESETS["smoke"].model_dump())
+    for _ in lab.watch(matrix):
+        pass
+    pairs = lab.result(matrix, "pairs")
+    with visitor(lab, browser, f"/study?id={matrix}") as page:
+        expect(page.locator(".st-key-place-matrices svg.marks")).to_be_visible()
+        files = dict(
+            taken(page, page.get_by_role("button", name=form, exact=True)) for form in ("SVG", "PNG")
+        )
+        page.get_by_role("button", name="Export").click()
+        for form in ("CSV", "Parquet", "NPZ"):
+            button = page.get_by_test_id("stPopoverBody").get_by_role("button", name=f"({form})")
+            files |= dict([taken(page, button)])
+    lab.delete([matrix])
+    assert b"Git Re-Basin</text>" in files[f"{matrix}-matrices.svg"]
+    assert files[f"{matrix}-matrices.png"].startswith(b"\x89PNG")
+    read = pd.read_csv(io.BytesIO(files[f"{matrix}-pairs.csv"]))
+    pd.testing.assert_frame_equal(read, pairs.to_pandas(), check_dtype=False, check_exact=True)
+    assert parquet.read_table(io.BytesIO(files[f"{matrix}-pairs.parquet"])).equals(pairs)
+    with np.load(io.BytesIO(files[f"{matrix}-pairs.npz"])) as arrays:
+        grid = arrays["w/test/loss/barrier_midpoint"]
+    np.testing.assert_array_equal(grid, grid.T)
+    assert np.isfinite(grid).sum() == grid.size - len(grid)
 
 
 @pytest.mark.parametrize(("scheme", "palette"), [("light", theme.LIGHT), ("dark", theme.DARK)])

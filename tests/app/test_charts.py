@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from app import queries, theme
-from app.charts import curves, paths
+from app.charts import curves, images, paths
 from app.charts.quantities import ACCURACY, LOSS
 
 
@@ -142,6 +142,22 @@ def training(epochs: int, members: int = 4) -> pd.DataFrame:
                 value = floor + (2 + 0.1 * member) / step
                 rows.append({"split": split, "member": member, "step": step, "value": value})
     return pd.DataFrame(rows)
+
+
+def test_the_axis_of_barriers_holds_every_spread() -> None:
+    values = pd.DataFrame({"treatment": ["w", "w", "w"], "pair": [0, 1, 2], "value": [0.1, 0.1, 1.0]})
+    chart = paths.barriers(values, ["w"], "barrier (nats)", 3)
+    low, high = marks(chart, "circle")[0]["encoding"]["x"]["scale"]["domain"]
+    assert low < 0.4 - values["value"].std()
+    assert high > 0.4 + values["value"].std()
+
+
+def test_every_row_of_many_is_named() -> None:
+    order = list(theme.TREATMENTS)
+    values = pd.DataFrame({"treatment": order, "pair": 0, "value": 0.1})
+    chart = paths.barriers(values, order, "barrier (nats)", 3)
+    svg = images.image(chart, "svg").decode()
+    assert all(f">{theme.treatment(key).label}</text>" in svg for key in order)
 
 
 @pytest.mark.parametrize("log", [False, True])

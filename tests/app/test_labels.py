@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from app import theme
 from app.charts import labels, paths
 from app.charts.quantities import LOSS
 
@@ -54,19 +55,42 @@ def test_labels_of_close_lines_do_not_collide(heights: dict[str, float], seed: i
     low, high = paths.domain(points, LOSS)
     means = paths.summary(points)
     lines = {key: part["mean"].to_numpy() for key, part in means.groupby("treatment", sort=False)}
-    plot = labels.Plot(low, high, paths.WIDTH, paths.PLOT)
+    plot = labels.Plot(low, high, paths.WIDTH, paths.HEIGHT - paths.AXIS)
     boxes = labels.place(lines, dict.fromkeys(lines, "σ-Asymmetric"), plot)
     assert not any(one.meets(other) for one, other in combinations(boxes.values(), 2))
     for key, box in boxes.items():
-        assert 0 < box.middle < paths.PLOT
+        assert 0 < box.middle < paths.HEIGHT - paths.AXIS
         touched = labels.middle(lines[key]) if box.anchor is None else plot.value(box.anchor)
         assert touched == pytest.approx(labels.middle(lines[key]))
+
+
+def test_names_of_many_lines_stand_in_a_list_right_of_them() -> None:
+    means = paths.summary(made_up.points(dict.fromkeys(list(theme.TREATMENTS)[:-1], 0.1)))
+    low, high = 0.0, 0.5
+    placed = paths.label_places(means, low, high)
+    assert len(placed) == len(theme.TREATMENTS) - 1
+    assert (placed["alpha"] > 1).all()
+    assert placed["alpha"].max() < paths.LISTED
+    assert placed["y"].between(low, high).all()
+    pixels = (
+        placed["y"].sort_values().diff().dropna() / (high - low) * (paths.height(len(placed)) - paths.AXIS)
+    )
+    assert pixels.min() >= labels.GAP
+    assert placed.sort_values("y", ascending=False)["mean"].is_monotonic_decreasing
+
+
+def test_leaders_do_not_cross() -> None:
+    for seed in range(20):
+        points = made_up.points({"standard": 0.01, "rebasin": 0.011, "sigma": 0.009, "w": 0.012}, seed=seed)
+        placed = paths.label_places(paths.summary(points), *paths.domain(points, LOSS))
+        led = placed[placed["beside"].astype(bool)].sort_values("mean")
+        assert led["y"].is_monotonic_increasing
 
 
 def test_no_line_runs_through_the_labels_of_a_usual_study() -> None:
     points = made_up.points()
     low, high = paths.domain(points, LOSS)
-    plot = labels.Plot(low, high, paths.WIDTH, paths.PLOT)
+    plot = labels.Plot(low, high, paths.WIDTH, paths.HEIGHT - paths.AXIS)
     lines = {
         key: part["mean"].to_numpy() for key, part in paths.summary(points).groupby("treatment", sort=False)
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from conftest import Visit
 from streamlit.testing.v1 import AppTest
 
 from app import theme, views
-from app.charts import images, lanes, paths, slices, tables
+from app.charts import images, lanes, paths, slices, tables, ticks
 from app.charts.quantities import LOSS
 from jobs import offline, queries
 from jobs.progress_line import ProgressLine
@@ -32,6 +33,21 @@ HEADINGS = {
     "curves": ["On the straight line", "On the Bezier curve", "Layer by layer", "Table", "Runs"],
     "valleys": ["Slices through networks", "How lopsided valleys are", "Curvature", "Table", "Runs"],
 }
+
+
+FOUND = {
+    "interpolate": {"Loss on the straight paths", "Accuracy on the straight paths"},
+    "curve": {"Loss on the Bezier curves", "Accuracy on the Bezier curves"},
+    "layerwise": {"Layer by layer"},
+    "valley": {"Slices through networks", "How lopsided valleys are"},
+    "curvature": {"Curvature"},
+    "align": {"Agreement of each pair"},
+}
+"""Headings of the charts on the pages of single runs."""
+
+
+LEGENDS = {"layerwise", "valley", "curvature"}
+"""Runs whose charts have a legend beside them."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +88,10 @@ def test_a_finished_study_shows_its_cards_charts_and_files(
         made = content() if callable(content) else content.encode()
         assert made.startswith(b"PAR1") if file.endswith("parquet") else made.count(b"\n") > 3
     for run in queries.study(lab.store, study)["runs"]:
-        visit("run", id=run["run"])
+        shown = visit("run", id=run["run"])
+        assert {heading.value for heading in shown.subheader} >= FOUND.get(run["kind"], set())
+        if run["kind"] in LEGENDS:
+            assert theme.treatment(run["role"].partition("/")[0]).label in words(shown)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -172,6 +191,44 @@ def test_a_chart_is_a_file_in_the_colours_of_the_light_theme() -> None:
     assert "test loss (nats)" in svg
     assert images.image(drawing, "png").startswith(b"\x89PNG")
     assert drawing.to_dict() == before
+
+
+@pytest.mark.parametrize("heading", ["", "Heading"])
+def test_the_place_of_lanes_holds_them_and_little_more(heading: str) -> None:
+    rows = {"top": "top", "bottom": "bottom"}
+    drawing = lanes.figure({heading: measured()}, rows, ORDER, lanes.Axis("x (nats)", 2), [])
+    assert drawing is not None
+    size = re.search(r'height="([0-9.]+)"', images.image(drawing, "svg").decode())
+    assert size is not None
+    place = lanes.height(len(rows), len(ORDER), headed=bool(heading))
+    assert 10 <= place - float(size[1]) < 20  # a browser takes about ten more
+
+
+def test_a_chart_that_is_named_beside_itself_has_the_names_in_its_file() -> None:
+    drawing = lanes.figure(
+        {"": measured()}, {"top": "top", "bottom": "bottom"}, ORDER, lanes.Axis("x", 2), []
+    )
+    assert drawing is not None
+    alone, named = (images.image(drawing, "svg", legend).decode() for legend in ((), ORDER))
+    for key in ORDER:
+        name = f">{theme.treatment(key).label}</text>"
+        assert name in named
+        assert name not in alone
+    assert named.count("<path") > alone.count("<path")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.004, 300, [0.01, 0.1, 1, 10, 100]),
+        (0.04, 3, [0.05, 0.1, 0.2, 0.5, 1, 2]),
+        (1.1, 1.9, [1.1, 1.9]),
+    ],
+)
+def test_a_logarithmic_axis_has_round_numbers_between_its_ends(
+    low: float, high: float, told: list[float]
+) -> None:
+    assert ticks.decades(low, high) == pytest.approx(told)
 
 
 def test_arrays_come_back_from_their_archive(tmp_path: Path) -> None:

@@ -196,8 +196,22 @@ def test_a_failed_run_shows_its_error_and_can_be_resumed(lab: Service, visit: Vi
     lab.ledger.move([Move(run, State.FAILED, {"error": "the disk is full"})])
     page = visit("run", id=run)
     assert "the disk is full" in words(page)
+    assert not page.get("skeleton"), "places are kept for charts that will not come"
     next(button for button in page.button if button.label == "Resume").click().run()
     assert queries.run(lab.store, run)["state"] == "queued"
+
+
+def test_a_failed_study_says_why_its_first_run_failed(lab: Service, visit: Visit) -> None:
+    study = lab.submit(SMOKE)
+    first = queries.study(lab.store, study)["roles"]["w/train/0"]
+    made_up.start(lab, first)
+    lab.ledger.move([Move(first, State.FAILED, {"error": "the disk is full"})])
+    lab.cancel([study])
+    page = visit("study", id=study)
+    assert "the disk is full" in words(page)
+    assert "has recorded anything" in page.info[0].value
+    assert not page.get("skeleton")
+    assert first in "".join(str(link.proto) for link in page.get("page_link"))
 
 
 def test_an_imported_run_names_what_it_reads_though_it_is_elsewhere(

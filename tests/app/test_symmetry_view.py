@@ -15,8 +15,7 @@ from conftest import Visit
 from streamlit.testing.v1 import AppTest
 
 from app import theme
-from app.charts import changes, masks
-from app.views import symmetry as symmetry_view
+from app.charts import changes, masks, orders
 from jobs import offline, queries
 from jobs.progress_line import ProgressLine
 from jobs.service import Service
@@ -148,11 +147,12 @@ def test_a_finished_study_shows_orders_changes_and_masks(
         assert ">178.2</sup>" in words(visit(url))
     for run in queries.study(lab.store, study)["runs"]:
         told = words(visit("run", id=run["run"]))
+        assert told.count('class="lab-card"') == 1
         assert ("every weight is trained" in told) is run["role"].startswith("standard")
 
 
 def test_every_way_of_knowing_an_order_has_words() -> None:
-    assert set(symmetry_view.CERTIFICATES) == set(get_args(Certificate))
+    assert set(orders.CERTIFICATES) == set(get_args(Certificate))
 
 
 @pytest.mark.parametrize("preset", symmetry.PRESETS)

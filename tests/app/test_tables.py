@@ -12,9 +12,17 @@ import pandas as pd
 import pytest
 
 from app.charts import tables
-from app.charts.quantities import ACCURACY, LOSS
+from app.charts.quantities import ACCURACY, LOSS, Quantity
 
 ALL = list(made_up.HEIGHTS)
+
+
+def html(summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
+    return tables.table(ALL, tables.columns(ALL, summary, quantity, split))
+
+
+def latex(summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
+    return tables.booktabs(ALL, tables.columns(ALL, summary, quantity, split), "a note")
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +38,24 @@ def test_the_csv_reads_back_as_the_results(summary: pd.DataFrame) -> None:
 def test_page_and_latex_show_the_mean_and_sample_spread_over_pairs(summary: pd.DataFrame) -> None:
     pairs = made_up.results()["pairs"].to_pandas()
     own = pairs[(pairs["split"] == "test") & (pairs["quantity"] == "loss")]
-    shown, latex = tables.html(ALL, summary, LOSS, "test"), tables.latex(ALL, summary, LOSS, "test")
+    shown, paper = html(summary, LOSS, "test"), latex(summary, LOSS, "test")
     for _, values in own.groupby("treatment")["barrier_midpoint"]:
         mean, std = values.mean(), values.std(ddof=1)
         assert f"{mean:.3f} ".replace("-", "−") + f'<span class="spread">± {std:.3f}' in shown
-        assert rf"${mean:.3f} \pm {std:.3f}$" in latex
+        assert rf"${mean:.3f} \pm {std:.3f}$" in paper
 
 
 def test_the_paper_stands_beside_what_compares_and_nothing_else(summary: pd.DataFrame) -> None:
-    assert "0.188 " in tables.html(ALL, summary, LOSS, "test")
-    assert "−0.006" in tables.html(ALL, summary, LOSS, "test")
+    assert "0.188 " in html(summary, LOSS, "test")
+    assert "−0.006" in html(summary, LOSS, "test")
     for quantity, split in ((LOSS, "train"), (ACCURACY, "test")):
-        assert "Paper" not in tables.html(ALL, summary, quantity, split)
-    assert "Paper" not in tables.html(ALL, made_up.results()["summary"].to_pandas(), LOSS, "test")
+        assert "Paper" not in html(summary, quantity, split)
+    assert "Paper" not in html(made_up.results()["summary"].to_pandas(), LOSS, "test")
 
 
 def test_latex_rows_have_as_many_cells_as_the_head(summary: pd.DataFrame) -> None:
     for quantity in (LOSS, ACCURACY):
-        text = tables.latex(ALL, summary, quantity, "test")
+        text = latex(summary, quantity, "test")
         columns = re.search(r"\{l(r+)\}", text)
         assert columns is not None
         rows = [line for line in text.splitlines() if line.endswith(r"\\")]
@@ -59,7 +67,7 @@ def test_latex_rows_have_as_many_cells_as_the_head(summary: pd.DataFrame) -> Non
 def test_accuracy_is_shown_in_percent(summary: pd.DataFrame) -> None:
     rows = tables.selected(summary, ACCURACY, "test")
     assert rows["endpoint"].between(50, 100).all()
-    assert "percentage points" in tables.html(ALL, summary, ACCURACY, "test")
+    assert "percentage points" in html(summary, ACCURACY, "test")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_numbers_have_a_typographic_minus_and_no_negative_zero(value: float, tex
 
 def test_a_single_pair_has_no_spread() -> None:
     summary = made_up.results(pairs=1)["summary"].to_pandas()
-    head = tables.html(ALL, summary, LOSS, "test").split("</td>")[0]
+    head = html(summary, LOSS, "test").split("</td>")[0]
     assert "±" not in head
 
 
@@ -87,6 +95,6 @@ def test_cards_count_pairs_while_a_study_goes_on(summary: pd.DataFrame) -> None:
 def test_the_table_has_its_rows_before_their_numbers(summary: pd.DataFrame) -> None:
     nothing, some = summary[:0], summary[summary["treatment"] != "w"]
     for part, dashes in ((nothing, 5 * 4), (some, 6), (summary, 0)):
-        shown = tables.html(ALL, part, LOSS, "test")
+        shown = html(part, LOSS, "test")
         assert shown.count('scope="row"') == 4
         assert shown.count(f">{tables.MISSING}<") == dashes

@@ -79,4 +79,5 @@ def test_settings_are_listed_by_their_dotted_names() -> None:
 def test_headlines_carry_units() -> None:
     assert wording.headline("test/accuracy", 0.984) == "test accuracy 98.4 %"
     assert wording.headline("train/loss", 0.000246) == "train loss 0.000246 nats"
+    assert wording.headline("test/barrier at midpoint", -0.0125) == "test barrier at midpoint −0.0125 nats"
     assert wording.headline("objective", 12.0) == "objective 12"

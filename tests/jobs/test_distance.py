@@ -120,4 +120,4 @@ def test_pairs_and_alignment_must_be_those_of_the_runs_that_are_read() -> None:
             distance.check_inputs(good.model_copy(update=change), upstream)
         assert caught.value.errors()[0]["loc"] == (field,)
     assert distance.estimate(good, upstream).flop > 0
-    assert distance.title(good) == "Measure the distance between 1 aligned pairs"
+    assert distance.title(good) == "Measure the distance between the networks of 1 aligned pair"

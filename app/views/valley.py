@@ -1,0 +1,24 @@
+"""A valley run's results: the loss along slices through its networks, and how lopsided they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from app import parts, queries, wording
+from app.views import valleys
+from jobs.studies import valleys_results
+
+
+def draw(run: Mapping[str, Any]) -> None:
+    """The charts of a study of valleys, for the networks of this run."""
+    spec, treatment = run["spec"], queries.treatment(run["studies"])
+    table = queries.as_results(parts.lab(), run, "valley", ("valley_point",), valleys_results.slices)
+    st.subheader("Slices through networks", anchor=False)
+    valleys.panels([treatment], spec["directions"], table, spec["splits"])
+    averaged = f"the last {wording.count(spec['averaged'], 'snapshot')}"
+    parts.note(valleys.explained(spec, len(spec["members"]), averaged, spec["splits"]))
+    st.subheader("How lopsided valleys are", anchor=False)
+    valleys.asymmetry([treatment], spec["directions"], valleys_results.valleys(table), spec["splits"])
