@@ -238,12 +238,12 @@ def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
     """What is told of each treatment: traces and eigenvalues, and what averaging its weights gains."""
     found = _rows(treatments, summary)
     return [
-        Column.of(found, "network_eigenvalue", "Largest eigenvalue", "networks", 2),
-        Column.of(found, "midpoint_eigenvalue", "Largest eigenvalue", "midway", 2),
+        Column.of(found, "network_eigenvalue", "Eigenvalue 1", "networks", 2),
+        Column.of(found, "midpoint_eigenvalue", "Eigenvalue 1", "midway", 2),
         Column.of(found, "network_trace", "Trace", "networks", 1),
         Column.of(found, "midpoint_trace", "Trace", "midway", 1),
         Column.of(found, "networks", "Networks", "n", 0),
         Column.of(found, "midpoints", "Midpoints", "n", 0),
-        Column.of(found, "train_average_gain", "Gain, train", "nats", 4),
-        Column.of(found, "test_average_gain", "Gain, test", "nats", 4),
+        Column.of(found, "train_average_gain", "Gain", "train, nats", 4),
+        Column.of(found, "test_average_gain", "Gain", "test, nats", 4),
     ]
