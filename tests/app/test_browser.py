@@ -67,7 +67,7 @@ def study(lab: Lab, browser: Browser) -> str:
         before = page.evaluate(PLACES)
         end = time.monotonic() + PATIENCE
         while not page.get_by_text("8 runs done", exact=True).is_visible():
-            assert time.monotonic() < end
+            assert time.monotonic() < end, page.locator("body").inner_text()
             assert page.evaluate(PLACES) == before, "the page jumped while it updated"
             time.sleep(0.05)
         expect(page.locator(".lab-card", has_text="n = 2")).to_have_count(4)
