@@ -20,7 +20,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 ALIGNMENT = 32
 """In a block of several, each parameter starts at a multiple of so many entries: matrix products are slow on unaligned rows."""
 OWN_BLOCK_FROM = {2: 4_096, 4: 65_536}
-"""Entries from which a matrix, or a convolution's filters, have a block of their own on a GPU."""
+"""By a parameter's axes, 2 of a matrix and 4 of a convolution's filters: entries from which it has a block of its own on a GPU."""
 
 
 @dataclass(frozen=True)

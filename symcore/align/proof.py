@@ -139,14 +139,13 @@ def _outputs(
 
     They are of float64, or float32 where a network makes such tensors itself and cannot multiply them with others.
     """
+    dtype = torch.float64
     try:
-        return [_in_type(network, weights, probe, torch.float64) for weights in sides], TOLERANCE[
-            torch.float64
-        ]
+        found = [_in_type(network, weights, probe, dtype) for weights in sides]
     except RuntimeError:
-        return [_in_type(network, weights, probe, torch.float32) for weights in sides], TOLERANCE[
-            torch.float32
-        ]
+        dtype = torch.float32
+        found = [_in_type(network, weights, probe, dtype) for weights in sides]
+    return found, TOLERANCE[dtype]
 
 
 @torch.no_grad()
