@@ -33,8 +33,8 @@ PLACES = """() => {
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab of its own, with its server on a free port."""
-    with Lab(tmp_path_factory.mktemp("lab"), slots=1) as lab:
+    """A lab of its own, with its server on a free port; two slots, so that a run takes one of two cores and not both."""
+    with Lab(tmp_path_factory.mktemp("lab"), slots=2) as lab:
         yield lab
 
 
