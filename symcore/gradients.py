@@ -61,25 +61,22 @@ def gradient_program(
 
 
 def interleaved_gradient_program(
-    network: InterleavedNetwork, names: Sequence[str], buffer_names: Sequence[str], *, stacked_buffers: bool
+    network: InterleavedNetwork, names: Sequence[str], buffer_names: Sequence[str]
 ) -> Program:
-    """The same program as `gradient_program`, with images as the network's `maps`."""
+    """The same program as `gradient_program` over the network's `leaves` and `maps`, for members that compute together.
+
+    Gradients come in the shape of the weights; `leaves` that are rounded have rounded ones.
+    """
     given = [*names, *buffer_names]
 
     def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        shared = [] if stacked_buffers else tensors[len(names) : -2]
-
-        def some(own: list[Tensor]) -> tuple[Tensor, ...]:
-            leaves = [network.leaf(weight) for weight in own[: len(names)]]
-            with torch.enable_grad():
-                weights = map(channels_second, leaves)
-                held = dict(zip(given, [*weights, *shared, *own[len(names) : -2]], strict=True))
-                losses = cross_entropy(network.of_maps(held, own[-2]), own[-1]).mean(-1)
-                gradients = torch.autograd.grad(losses.sum(), leaves)
-            return losses.detach(), *gradients
-
-        own = tensors if stacked_buffers else [*tensors[: len(names)], *tensors[-2:]]
-        losses, *gradients = network.in_turn(some, own)
-        return losses, *map(channels_second, gradients)
+        *held, maps, y = tensors
+        leaves = [leaf.detach().requires_grad_() for leaf in held[: len(names)]]
+        with torch.enable_grad():
+            weights = map(channels_second, leaves)
+            values = dict(zip(given, [*weights, *held[len(names) :]], strict=True))
+            losses = cross_entropy(network.of_maps(values, maps), y).mean(-1)
+            gradients = torch.autograd.grad(losses.sum(), leaves)
+        return losses.detach(), *map(channels_second, gradients)
 
     return Program(flat)

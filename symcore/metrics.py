@@ -15,6 +15,7 @@ from symcore.calibration import BATCH, Calibration
 from symcore.combinations import CombinationProgram, combine
 from symcore.data.sources import Dataset, Split
 from symcore.interleaved.lowering import InterleavedNetwork, interleaved_form
+from symcore.interleaved.turns import joined
 from symcore.networks.gnn import neighbours
 from symcore.networks.shapes import layers, output_shapes
 from symcore.population import call_one
@@ -136,7 +137,7 @@ class Evaluator:
                 logits = network(tensors, x.expand(len(own[0]), *x.shape))
                 return cross_entropy(logits, y).sum(-1), (logits.argmax(-1) == y).sum(-1)
 
-            return network.in_turn(some, tensors[:own])
+            return tuple(joined([some(turn) for turn in network.turns(tensors[:own])]))
 
         return flat
 

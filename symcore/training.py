@@ -29,6 +29,7 @@ from symcore.data.sources import Dataset
 from symcore.gradients import Product, gradient_program, interleaved_gradient_program
 from symcore.graphs import GraphedSteps
 from symcore.interleaved.lowering import InterleavedNetwork, interleaved_form
+from symcore.interleaved.turns import joined, side_by_side
 from symcore.metrics import Array, Evaluator
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
@@ -225,21 +226,32 @@ class Trainer:
         """What gives each member's mean loss on its next images, and the gradient of each block."""
         names, buffers = list(self.population.parameters), list(self.population.buffers.values())
         form, program = self.form, self._program(as_products)
+        shared = range(len(names), len(names) + (0 if self.population.stacked else len(buffers)))
 
-        def inputs() -> tuple[Tensor, Tensor]:
+        def inputs() -> list[list[Tensor]]:
+            """By turn of the members."""
             images, labels = self.minibatch(size)
-            return (form.maps(images) if form else images), labels
+            if form is None:
+                return [[*self.point(), *buffers, images, labels]]
+            given = [*form.leaves(self.point()), *buffers, form.maps(images), labels]
+            return form.turns(given, shared)
 
-        traced = program.trace([*self.point(), *buffers, *inputs()])
+        traced = program.trace(inputs()[0])
 
-        def gradients_of(images: Tensor, labels: Tensor) -> list[Any]:
-            loss, *gradients = traced(*self.point(), *buffers, images, labels)
+        def computed(turns: list[list[Tensor]]) -> list[tuple[Any, ...]]:
+            return side_by_side(traced, turns)
+
+        def gathered(turns: list[tuple[Any, ...]]) -> list[Any]:
+            loss, *gradients = joined(turns)
             named = self.pulled(dict(zip(names, gradients, strict=True)))
             return [loss, *(_gathered(block.layout, named) for block in self.blocks)]
 
-        # interleaved maps pass through kernels of their own, between which a compiler finds little, in minutes
-        run = uncompiled(gradients_of) if form else gradients_of
-        return lambda: run(*inputs())
+        if form is not None:
+            # interleaved maps pass through kernels of their own, between which a compiler finds little, in minutes
+            computed = uncompiled(computed)
+            # and small gradients it copies one by one
+            gathered = gathered if form.alone else uncompiled(gathered)
+        return lambda: gathered(computed(inputs()))
 
     def point(self) -> list[Tensor]:
         """Effective weights that a step takes gradients at, in the order of the population's."""
@@ -259,9 +271,7 @@ class Trainer:
         """Gradients of every member at `point`."""
         population, names = self.population, list(self.population.parameters)
         if self.form:
-            return interleaved_gradient_program(
-                self.form, names, list(population.buffers), stacked_buffers=population.stacked
-            )
+            return interleaved_gradient_program(self.form, names, list(population.buffers))
         return gradient_program(
             population.network,
             names,

@@ -7,7 +7,7 @@ channels, ReLU, gates, sums, the mean over positions and linear layers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,10 +117,7 @@ def _figlu(x: Value, mixing: Tensor) -> Value:
     maps = _tensor(x)
     if mixing.ndim == 5:
         return convolve(maps, mixing).sigmoid() * maps
-    square = mixing[:, :, 0, 0]
-    return (
-        _Gated(maps, square) if len(square) <= WIDEST else (maps @ square.T.to(maps.dtype)).sigmoid() * maps
-    )
+    return _Gated(maps, mixing[:, :, 0, 0])
 
 
 RULES[_figlu] = _figlu
@@ -246,25 +243,26 @@ class InterleavedNetwork:
         """Whether members are better computed one after another, for one fills a GPU with its own channels."""
         return self._widest > WIDEST
 
-    def leaf(self, weight: Tensor) -> Tensor:
-        """What to differentiate by for a weight [member, *shape]: filters [member, out, k, k, in], as they lie in memory.
+    def leaves(self, weights: Iterable[Tensor]) -> list[Tensor]:
+        """What to differentiate by for weights [member, *shape]: filters [member, out, k, k, in], as they lie in memory.
 
         Where a library makes all their gradients, they are rounded before, so that nobody turns gradients into float32.
         """
-        filters = weight.detach()
-        if filters.ndim == 5:
-            filters = filters.movedim(2, -1)
-            filters = filters.to(self.dtype) if self.alone else filters
-        return filters.requires_grad_()
+        kind = self.dtype if self.alone else torch.float32
+        return [w.movedim(2, -1).to(kind) if w.ndim == 5 else w for w in weights]
 
-    def in_turn(
-        self, function: Callable[[list[Tensor]], tuple[Tensor, ...]], own: list[Tensor]
-    ) -> tuple[Tensor, ...]:
-        """A function's results [member, ...] for tensors [member, ...], of all members together or one after another."""
+    def turns(self, tensors: Sequence[Tensor], shared: range = range(0)) -> list[list[Tensor]]:
+        """Tensors [member, ...] of those members that compute together: all at once, or one after another.
+
+        Those at the places `shared` are all members' alike.
+        """
         if not self.alone:
-            return function(own)
-        found = [function([t[m : m + 1] for t in own]) for m in range(len(own[0]))]
-        return tuple(torch.cat(each) for each in zip(*found, strict=True))
+            return [list(tensors)]
+        members = next(len(t) for place, t in enumerate(tensors) if place not in shared)
+        return [
+            [t if place in shared else t[m : m + 1] for place, t in enumerate(tensors)]
+            for m in range(members)
+        ]
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Logits float32 [member, image, class].

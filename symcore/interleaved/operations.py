@@ -33,15 +33,6 @@ def _normalise(
     return (y.relu() if relu else y).to(x.dtype), mean, inverse
 
 
-@_normalise.register_fake
-def _(
-    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    del weight, bias, residual, relu, epsilon
-    statistics = x.new_empty(x.shape[0], x.shape[3], dtype=torch.float32)
-    return torch.empty_like(x), statistics, torch.empty_like(statistics)
-
-
 @torch.library.custom_op("symlab::normalise_backward", mutates_args=())
 def _normalise_backward(
     gradient: Tensor,
@@ -77,24 +68,6 @@ def _normalise_backward(
     by_x = (passed * weight - shift - standard * slope) * inverse[:, None, None, :, None]
     by_residual = passed.to(x.dtype, copy=True) if residual else x.new_empty(0)
     return by_x.to(x.dtype), by_residual, torch.stack([by_weight.sum(0), by_bias.sum(0)])
-
-
-@_normalise_backward.register_fake
-def _(
-    gradient: Tensor,
-    other: Tensor | None,
-    x: Tensor,
-    y: Tensor | None,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    residual: bool,
-    relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    del gradient, other, y, mean, inverse, bias, relu
-    by_residual = torch.empty_like(x) if residual else x.new_empty(0)
-    return torch.empty_like(x), by_residual, weight.new_empty(2, *weight.shape)
 
 
 def _standardised(x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
@@ -158,45 +131,35 @@ def normalise(
 
 
 @torch.library.custom_op("symlab::gate", mutates_args=())
-def _gate(x: Tensor, mixing: Tensor) -> Tensor:
-    """See `gate`."""
+def _gate(x: Tensor, mixing: Tensor) -> tuple[Tensor, Tensor]:
+    """See `gate`; also what the backward pass wants of the mixture F x, empty where it is made again."""
     if x.is_cuda:
         from symcore.interleaved.kernels import gates  # noqa: PLC0415
 
         return gates.gate(x, mixing)
-    return (x @ mixing.T).sigmoid() * x
-
-
-@_gate.register_fake
-def _(x: Tensor, mixing: Tensor) -> Tensor:
-    del mixing
-    return torch.empty_like(x)
+    return (x @ mixing.T).sigmoid() * x, x.new_empty(0)
 
 
 @torch.library.custom_op("symlab::gate_backward", mutates_args=())
-def _gate_backward(gradient: Tensor, other: Tensor | None, x: Tensor, mixing: Tensor) -> Tensor:
+def _gate_backward(
+    gradient: Tensor, other: Tensor | None, x: Tensor, mixed: Tensor, mixing: Tensor
+) -> Tensor:
     """The gradient with respect to x, of the sum of two where the result was used twice."""
     if x.is_cuda:
         from symcore.interleaved.kernels import gates  # noqa: PLC0415
 
-        return gates.gate_backward(gradient, other, x, mixing)
+        return gates.gate_backward(gradient, other, x, mixed, mixing)
     passed = gradient if other is None else gradient + other
     opened = (x @ mixing.T).sigmoid()
     return passed * opened + (passed * x * opened * (1 - opened)) @ mixing
-
-
-@_gate_backward.register_fake
-def _(gradient: Tensor, other: Tensor | None, x: Tensor, mixing: Tensor) -> Tensor:
-    del gradient, other, mixing
-    return torch.empty_like(x)
 
 
 class _Gate(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mixing: Tensor, uses: int) -> tuple[Tensor, ...]:  # noqa: ANN401
         x, mixing = x.contiguous(), mixing.to(x.dtype).contiguous()
-        ctx.save_for_backward(x, mixing)
-        y = torch.ops.symlab.gate(x, mixing)
+        y, mixed = torch.ops.symlab.gate(x, mixing)
+        ctx.save_for_backward(x, mixed, mixing)
         return y, *(y.view_as(y) for _ in range(uses - 1))
 
     @staticmethod
@@ -233,12 +196,6 @@ def _convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     return _as_maps(out, x.shape[3])
 
 
-@_convolve.register_fake
-def _(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    images, height, width, members, _ = x.shape
-    return x.new_empty(images, -(-height // stride), -(-width // stride), members, weight.shape[1])
-
-
 @torch.library.custom_op("symlab::convolve_by_input", mutates_args=())
 def _convolve_by_input(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """The gradient with respect to a convolution's input."""
@@ -247,12 +204,6 @@ def _convolve_by_input(gradient: Tensor, x: Tensor, weight: Tensor, stride: int)
 
         return convolutions.convolve_by_input(gradient, weight, stride, x.shape[1], x.shape[2])
     return _as_maps(_library_backward(gradient, x, weight, stride, 0), x.shape[3])
-
-
-@_convolve_by_input.register_fake
-def _(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    del gradient, weight, stride
-    return torch.empty_like(x)
 
 
 @torch.library.custom_op("symlab::convolve_by_weight", mutates_args=())
@@ -264,12 +215,6 @@ def _convolve_by_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int
         return convolutions.convolve_by_weight(gradient, x, weight.shape[2], stride)
     found = _library_backward(gradient, x, weight, stride, 1)
     return found.permute(0, 2, 3, 1).contiguous().view(weight.shape)
-
-
-@_convolve_by_weight.register_fake
-def _(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    del gradient
-    return torch.empty_like(weight, dtype=torch.float32 if _own_kernel(x, weight, stride) else weight.dtype)
 
 
 def _own_kernel(x: Tensor, weight: Tensor, stride: int) -> bool:
