@@ -18,6 +18,13 @@ BAND = 32
 """Pixels of the height of a picture of biases."""
 FAINTEST, TRAINABLE = 0.3, 0.14
 """Opacity of the smallest fixed weights, and of what is trained, which has no colour of its own."""
+KEY = (
+    ("fixed above zero", POSITIVE, 1.0),
+    ("fixed below zero", NEGATIVE, 1.0),
+    ("fixed at zero", ZERO, 1.0),
+    ("trained", ZERO, TRAINABLE),
+)
+"""What the colours mean, each with its opacity."""
 
 
 @dataclass(frozen=True)

@@ -11,24 +11,15 @@ import streamlit as st
 import torch
 
 from app import parts, queries
-from app.charts import changes, masks, orders
+from app.charts import changes, galleries, masks, orders
 from jobs.inputs import WEIGHTS
 from symcore.population import load
 
-
-def _square(colour: tuple[int, int, int]) -> str:
-    return f'<i class="lab-swatch" style="background:rgb{colour}"></i>'
-
-
-LEGEND = (
-    f"A pixel is one weight: {_square(masks.POSITIVE)} where what is fixed of it is above zero, {_square(masks.NEGATIVE)} "
-    f"below, the greater the stronger; {_square(masks.ZERO)} where it is fixed at zero; pale where all of it is trained. Rows "
+PIXELS = (
+    "A pixel is one weight, its colour what is fixed of it: the greater, the stronger; pale where all of it is trained. Rows "
     "are the neurons that a layer computes, columns what it reads; biases stand in one row."
 )
-
-
-NARROWEST = 190
-"""Pixels that a picture has at least for itself and its words."""
+"""What the pictures show."""
 
 
 def draw(run: Mapping[str, Any]) -> None:
@@ -63,11 +54,11 @@ def draw(run: Mapping[str, Any]) -> None:
         alt="Groups of neurons",
     )
     st.subheader("What is fixed", anchor=False)
-    pictures(lab.run_folder(run["run"]) / WEIGHTS)
+    pictures(lab.run_folder(run["run"]) / WEIGHTS, treatment)
 
 
-def pictures(weights: Path) -> None:
-    """A picture for each layer of the network in a file, or why there is none."""
+def pictures(weights: Path, treatment: str) -> None:
+    """A picture for each layer of the network in a file, or why there is none; `treatment` names the files."""
     if not weights.is_file():
         parts.note("The network's file is gone from the run's folder, so that its masks cannot be drawn.")
         return
@@ -75,13 +66,8 @@ def pictures(weights: Path) -> None:
     if not drawn:
         parts.note("Nothing: every weight is trained.")
         return
-    parts.note(LEGEND)
-    with st.container(horizontal=True, gap="medium"):
-        for layer in drawn:
-            with st.container(width=max(NARROWEST, layer.pixels.shape[1])):
-                spoken = f"Fixed weights of {layer.name}, {layer.told}"
-                st.image(layer.pixels, output_format="PNG", width=layer.pixels.shape[1], alt=spoken)
-                st.caption(f"**{layer.name}**  \n{layer.told}")
+    parts.note(PIXELS)
+    parts.chart(galleries.figure(drawn), galleries.height(drawn), f"masks-{treatment}", width="content")
 
 
 @lru_cache(maxsize=64)

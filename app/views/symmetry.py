@@ -110,4 +110,4 @@ def _masks(study: Mapping[str, Any]) -> None:
         return
     st.subheader("What is fixed", anchor=False)
     chosen = parts.choice("Treatment", "fixed", list(names))
-    inspect.pictures(parts.lab().run_folder(done[names[chosen]]) / WEIGHTS)
+    inspect.pictures(parts.lab().run_folder(done[names[chosen]]) / WEIGHTS, names[chosen])

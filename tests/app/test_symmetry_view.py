@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import sys
+from itertools import combinations, cycle
 from pathlib import Path
 from typing import Any, get_args
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from conftest import Visit
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from app import theme
-from app.charts import changes, masks, orders
+from app.charts import changes, galleries, images, masks, orders
 from jobs import offline, queries
 from jobs.progress_line import ProgressLine
 from jobs.service import Service
@@ -25,6 +31,7 @@ from symcore.symmetry.inspector import EPSILON
 
 SMOKE = symmetry.PRESETS["smoke"].model_copy(update={"draws": 2})
 ORDER = ["standard", "sigma", "w"]
+SVG, XLINK = "{http://www.w3.org/2000/svg}", "http://www.w3.org/1999/xlink"
 
 
 def measured() -> pd.DataFrame:
@@ -113,6 +120,43 @@ def test_a_large_layer_is_sampled_and_says_how(shape: tuple[int, ...], down: int
     assert picture.told.endswith(f"all fixed; shown: {told}")
 
 
+def test_all_pictures_of_a_network_are_one_file_in_which_each_is_named_and_whole() -> None:
+    random = torch.Generator().manual_seed(0)
+    shapes = {"hidden.0": (64, 256), "hidden.1": (3, 300), "hidden.1.bias": (64,), "readout": (10, 64)}
+    layers = {
+        name: masks.picture(name, torch.randn(shape, generator=random), torch.zeros(shape, dtype=torch.bool))
+        for name, shape in shapes.items()
+    }
+    figure = galleries.figure(list(layers.values()))
+    svg = ET.fromstring(images.image(figure, "svg"))
+    said = [element.text for element in svg.iter(f"{SVG}text")]
+    assert {meaning for meaning, *_ in masks.KEY} | set(shapes) <= set(said)
+    drawn = {element.get("aria-label"): element for element in svg.iter(f"{SVG}image")}
+    assert len(drawn) == len(shapes)
+    for name, layer in layers.items():
+        content = drawn[f"Fixed weights of {name}, {layer.told}"].get(f"{{{XLINK}}}href", "")
+        pixels = Image.open(io.BytesIO(base64.b64decode(content.partition(",")[2])))
+        np.testing.assert_array_equal(np.asarray(pixels), layer.pixels)
+    assert images.image(figure, "png").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_pictures_and_their_words_do_not_overlap_and_fit_the_page(count: int) -> None:
+    shapes = [(512, 784), (10, 512), (64,), (16, 16, 3, 3), (300, 7)]
+    layers = [
+        masks.picture(f"layer {n}", torch.ones(shape), torch.zeros(shape, dtype=torch.bool))
+        for n, shape in zip(range(count), cycle(shapes), strict=False)
+    ]
+    placed = list(galleries.placed(layers))
+    assert all(one.left + one.wide <= galleries.WIDTH for one in placed)
+    size = re.search(r'height="([0-9.]+)"', images.image(galleries.figure(layers), "svg").decode())
+    assert size is not None
+    assert 10 <= galleries.height(layers) - float(size[1]) < 20  # a browser takes about ten more
+    for one, other in combinations(placed, 2):
+        beside = one.left + one.wide < other.left or other.left + other.wide < one.left
+        assert beside or one.end < other.top
+
+
 @pytest.fixture(scope="module")
 def carried_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke preset, carried out without a server."""
@@ -128,6 +172,13 @@ def words(page: AppTest) -> str:
     return "\n".join(str(element.value if hasattr(element, "value") else element.proto) for element in said)
 
 
+def pictured(page: AppTest) -> list[str]:
+    """What those are told of a page's pictures who hear it."""
+    datasets = [one.data.data for chart in page.get("vega_lite_chart") for one in chart.proto.datasets]
+    read = [pa.ipc.open_stream(dataset).read_all() for dataset in datasets]
+    return [told for table in read if "url" in table.column_names for told in table["told"].to_pylist()]
+
+
 def test_a_finished_study_shows_orders_changes_and_masks(
     lab: Service, visit: Visit, carried_out: Path
 ) -> None:
@@ -135,20 +186,25 @@ def test_a_finished_study_shows_orders_changes_and_masks(
     (study,) = queries.studies(lab.store)["study"].to_pylist()
     page = visit("study", id=study)
     said = words(page)
-    assert re.findall(r"\*\*(.+?)\*\*  \n", said) == ["hidden.0.linear", "hidden.1.linear", "readout"]
+    assert pictured(page) == [
+        "Fixed weights of hidden.0.linear, 64 × 64, 12.5% fixed",
+        "Fixed weights of hidden.1.linear, 64 × 64, 12.5% fixed",
+        "Fixed weights of readout, 10 × 64, 50.0% fixed",
+    ]
     assert said.count('class="lab-card"') == 3
     assert ">178.2</sup>" in said
     assert said.count(">None<") == 2
     assert "What a norm allows" in said
-    assert "12.5% fixed" in said
-    gates = words(visit("study", id=study, fixed="σ-Asymmetric"))
-    assert gates.count("64 × 64, all fixed") == 2
+    gates = pictured(visit("study", id=study, fixed="σ-Asymmetric"))
+    assert [told.endswith("64 × 64, all fixed") for told in gates] == [True, True]
     for url in ("", "studies"):
         assert ">178.2</sup>" in words(visit(url))
     for run in queries.study(lab.store, study)["runs"]:
-        told = words(visit("run", id=run["run"]))
+        shown = visit("run", id=run["run"])
+        told = words(shown)
         assert told.count('class="lab-card"') == 1
         assert ("every weight is trained" in told) is run["role"].startswith("standard")
+        assert bool(pictured(shown)) is not run["role"].startswith("standard")
 
 
 def test_every_way_of_knowing_an_order_has_words() -> None:
