@@ -234,9 +234,10 @@ def records(service: Service, table: str, run: str) -> pd.DataFrame:
     return frame
 
 
-def has_records(service: Service, run: Mapping[str, Any]) -> bool:
-    """Whether a run has recorded anything yet."""
-    return any(queries.count_records(service.store, table, run["run"]) for table in registry.tables())
+def recorded(service: Service, run: str) -> list[str]:
+    """The record tables that a run has filled so far, but for that of its files."""
+    known = [table for table in registry.tables() if table != "artifact"]
+    return [table for table in known if queries.count_records(service.store, table, run)]
 
 
 ALONE = "standard"

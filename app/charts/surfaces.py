@@ -55,6 +55,16 @@ def window(plane: str, reach: float, points: int) -> Window:
     return Window(-reach, 1 + reach, points, lift=-0.5 if plane == "trajectory" else 0.0)
 
 
+def arrays(cells: pd.DataFrame, window: Window) -> dict[str, np.ndarray]:
+    """Arrays x [column], y [row], loss and accuracy [row, column] of a surface, as stored; NaN where it is not known yet."""
+    positions = window.at(np.arange(window.points))
+    found = {"x": positions, "y": positions + window.lift}
+    for quantity in QUANTITIES:
+        found[quantity] = np.full((window.points, window.points), np.nan)
+        found[quantity][cells["row"], cells["column"]] = cells[quantity]
+    return found
+
+
 REACH = {"random": "span", "through": "margin", "trajectory": "margin"}
 """The setting that says how far a kind of plane reaches."""
 

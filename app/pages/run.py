@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 import streamlit as st
 
-from app import navigation, parts, queries, views, wording
+from app import exports, navigation, parts, queries, views, wording
 from jobs import queries as reads
 from jobs.states import UnknownError
 
@@ -30,14 +31,14 @@ def render() -> None:
         told = f"There is no run “{name}” in this lab." if name else "The address names no run."
         parts.empty("No such run", told, "runs", "See all runs", ":material/table_rows:")
         return
-    _head(run)
+    view = views.view(run["kind"])
+    _head(run, view)
     going_on = queries.is_going_on(run["state"])
 
     def part() -> bool:
         now = reads.run(lab.store, name)
         _standing(now)
-        view = views.view(now["kind"])
-        if view is not None and (now["state"] == "done" or going_on or queries.has_records(lab, now)):
+        if view is not None and (now["state"] == "done" or going_on or queries.recorded(lab, name)):
             view.draw(now)
         return bool(now["state"] == run["state"])
 
@@ -45,7 +46,7 @@ def render() -> None:
     _details(run, going_on=going_on)
 
 
-def _head(run: Mapping[str, Any]) -> None:
+def _head(run: Mapping[str, Any], view: ModuleType | None) -> None:
     name, state = run["run"], run["state"]
     with st.container(horizontal=True, gap="medium"):
         st.page_link(navigation.page("runs"), label="Runs", icon=":material/arrow_back:")
@@ -64,6 +65,7 @@ def _head(run: Mapping[str, Any]) -> None:
             st.button("Cancel", icon=":material/stop_circle:", on_click=parts.act, args=("cancel", [name]))
         if state in ("failed", "cancelled"):
             st.button("Resume", icon=":material/play_arrow:", on_click=parts.act, args=("resume", [name]))
+        exports.popover(exports.of_run(parts.lab(), run, view))
     with st.container(horizontal=True, gap="small"):
         parts.badge(state)
         told = [

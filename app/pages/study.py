@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from app import navigation, parts, queries, run_table, views, wording
+from app import exports, navigation, parts, queries, run_table, views, wording
 from jobs import queries as reads
 from jobs.states import UnknownError
 
@@ -63,13 +62,7 @@ def _head(study: Mapping[str, Any], results: Mapping[str, pa.Table], view: Any) 
             st.switch_page(navigation.page("launch"), query_params={"from": name})
         if not queries.is_going_on(study["state"]):
             _delete(name)
-        with st.popover("Export", icon=":material/download:"):
-            files = view.exports(study, results) if view is not None and results else {}
-            files |= {f"{name}.json": ("Settings as JSON", json.dumps(spec, indent=2))}
-            for file, (label, content) in files.items():
-                st.download_button(
-                    label, content, file, key=f"export-{file}", on_click="ignore", type="tertiary"
-                )
+        exports.popover(exports.of_study(study, results, view))
     with st.container(horizontal=True, gap="small"):
         parts.badge(study["state"])
         parts.chips(_chips(study))

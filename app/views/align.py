@@ -23,6 +23,13 @@ NOTES = {
 }
 
 
+TABLES = {
+    "alignment": "Agreement of each pair",
+    "alignment_look": "Every look at the permutations",
+}
+"""What the record tables are called."""
+
+
 def draw(run: Mapping[str, Any]) -> None:
     """What is made small by step where permutations are learned; one row per pair."""
     spec = run["spec"]

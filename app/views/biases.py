@@ -7,9 +7,9 @@ from typing import Any
 
 from app.charts.sweeps import Place
 from app.views import lmc
-from app.views.sweeps import Sweep
+from app.views.sweeps import TABLES, Sweep
 
-__all__ = ["BRIEF", "brief", "draw", "exports"]
+__all__ = ["BRIEF", "TABLES", "brief", "draw"]
 
 BRIEF = f"{lmc.BRIEF}, by the largest fixed bias k"
 """What the numbers of `brief` are."""
@@ -31,4 +31,4 @@ SWEEP = Sweep(
     ),
     places=_places,
 )
-brief, draw, exports = SWEEP.brief, SWEEP.draw, SWEEP.exports
+brief, draw = SWEEP.brief, SWEEP.draw

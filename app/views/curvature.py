@@ -11,6 +11,12 @@ from app import parts, queries
 from app.views import valleys
 from jobs.studies import valleys_results
 
+TABLES = {
+    "curvature_eigenvalue": "Eigenvalues",
+    "curvature_trace": "Traces",
+}
+"""What the record tables are called."""
+
 
 def draw(run: Mapping[str, Any]) -> None:
     """The chart of a study of valleys, for the networks of this run."""

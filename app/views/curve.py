@@ -7,6 +7,9 @@ from typing import Any
 
 from app import parts
 from app.views import curves, interpolate
+from app.views.interpolate import TABLES
+
+__all__ = ["TABLES", "draw"]
 
 
 def draw(run: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -18,7 +18,6 @@ from app.views import lmc
 from jobs.studies.curves_results import FORMS
 
 Results = Mapping[str, pa.Table]
-Content = str | Callable[[], bytes]
 HEADINGS = {"straight": "On the straight line", "curve": "On the Bezier curve"}
 ORDERS = {
     "single": "One layer alone",
@@ -64,19 +63,14 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
     st.html(tables.in_line(dict(zip(rows.index, cells, strict=True)), LOSS.digits))
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, Content]]:
-    """What can be downloaded beside the table: file name -> (label, content or what makes it)."""
-    name, points = study["study"], results["layer_points"]
-    found: dict[str, tuple[str, Content]] = {}
-    for key, label in (("pairs", "Barriers of each pair"), ("layers", "Rises of each layer")):
-        found[f"{name}-{key}.csv"] = f"{label} (CSV)", tables.csv(results[key].to_pandas())
-    for key, label, table in (
-        ("paths", "All points of whole paths", results["paths"]),
-        ("layer-points", "All points of layer-wise paths", points),
-    ):
-        found[f"{name}-{key}.csv"] = f"{label} (CSV)", lambda t=table: tables.csv(t.to_pandas()).encode()
-        found[f"{name}-{key}.parquet"] = f"{label} (Parquet)", lambda t=table: tables.parquet(t)
-    return found
+TABLES = {
+    "summary": "Barriers of each treatment",
+    "pairs": "Barriers of each pair",
+    "layers": "Rises of each layer",
+    "paths": "All points of whole paths",
+    "layer_points": "All points of layer-wise paths",
+}
+"""What the result tables are called."""
 
 
 def _rows(

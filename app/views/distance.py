@@ -12,6 +12,11 @@ from app import parts, queries
 from app.views import distances
 from jobs.studies import distances_results
 
+TABLES = {
+    "weight_distance": "Distances of each parameter",
+}
+"""What the record tables are called."""
+
 
 def draw(run: Mapping[str, Any]) -> None:
     """The chart of a study of distances, and a row per pair and parameter."""

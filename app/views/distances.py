@@ -99,13 +99,13 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
     st.html(tables.in_line(cells, measure.digits))
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, str]]:
-    """What can be downloaded beside the table: file name -> (label, content)."""
-    frames = {"pairs": "Distances of each pair (CSV)", "layers": "Distances of each layer (CSV)"}
-    return {
-        f"{study['study']}-{key}.csv": (label, tables.csv(results[key].to_pandas()))
-        for key, label in frames.items()
-    }
+TABLES = {
+    "summary": "Barriers of each treatment",
+    "distances": "Distances of each treatment",
+    "pairs": "Distances of each pair",
+    "layers": "Distances of each layer",
+}
+"""What the result tables are called."""
 
 
 def _rows(spec: Mapping[str, Any], results: Results, entries: str) -> pd.DataFrame:

@@ -20,6 +20,12 @@ PIXELS = (
     "are the neurons that a layer computes, columns what it reads; biases stand in one row."
 )
 """What the pictures show."""
+TABLES = {
+    "symmetry_order": "Permutations that are left",
+    "symmetry_group": "Groups of neurons",
+    "symmetry_change": "Every measured change",
+}
+"""What the record tables are called."""
 
 
 def draw(run: Mapping[str, Any]) -> None:

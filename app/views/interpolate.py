@@ -11,6 +11,12 @@ from app import parts, queries, wording
 from app.charts import paths
 from app.charts.quantities import QUANTITIES
 
+TABLES = {
+    "path_point": "All points of paths",
+    "path_calibrated": "Losses at the best temperatures",
+}
+"""What the record tables are called."""
+
 
 def draw(run: Mapping[str, Any]) -> None:
     """The points of straight paths."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,13 @@ import pyarrow as pa
 import streamlit as st
 
 from app import parts, queries, theme, wording
-from app.charts import flatness, surfaces, tables
+from app.charts import flatness, surfaces
 from app.charts.quantities import LOSS, QUANTITIES, Quantity
 from app.charts.surfaces import Look, Surface, Window
 from jobs.kinds.surface import FLAT, LEAST_SNAPSHOTS, evaluated
 from symcore.data.sources import SOURCES
 
 Results = Mapping[str, pa.Table]
-Content = str | Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -120,36 +119,25 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
         st.html(flatness.strip(spec["treatments"], summary))
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, Content]]:
-    """What can be downloaded beside the table: file name -> (label, content or what makes it)."""
-    name, spec = study["study"], study["spec"]
-    cells = results["surfaces"]
-    return {
-        f"{name}-planes.csv": ("Numbers of each surface (CSV)", tables.csv(results["planes"].to_pandas())),
-        f"{name}-marks.csv": ("Networks and midpoints (CSV)", tables.csv(results["marks"].to_pandas())),
-        f"{name}-snapshots.csv": (
-            "Training runs on their planes (CSV)",
-            tables.csv(results["snapshots"].to_pandas()),
-        ),
-        f"{name}-surfaces.csv": ("All cells (CSV)", lambda: tables.csv(cells.to_pandas()).encode()),
-        f"{name}-surfaces.parquet": ("All cells (Parquet)", lambda: tables.parquet(cells)),
-        f"{name}-surfaces.npz": ("Surfaces as arrays (NPZ)", lambda: _arrays(spec, cells)),
-    }
+TABLES = {
+    "summary": "Numbers of each treatment",
+    "planes": "Numbers of each surface",
+    "marks": "Networks and midpoints",
+    "snapshots": "Training runs on their planes",
+    "surfaces": "All cells",
+}
+"""What the result tables are called."""
+GRID, GRID_TOLD = "surfaces", "Surfaces as arrays"
+"""Name and label of the arrays that `arrays` makes."""
 
 
-def _arrays(spec: Mapping[str, Any], cells: pa.Table) -> bytes:
-    """Arrays x [column], y [row], loss and accuracy [row, column] of each surface; NaN where it is not known yet."""
-    arrays = {}
-    for (treatment, plane, network), own in cells.to_pandas().groupby(["treatment", "plane", "network"]):
-        window = _window(spec, plane)
-        positions = window.at(np.arange(spec["cells"]))
-        named = f"{treatment}/{plane}/{network}"
-        arrays |= {f"{named}/x": positions, f"{named}/y": positions + window.lift}
-        for quantity in QUANTITIES:
-            grid = np.full((spec["cells"], spec["cells"]), np.nan)
-            grid[own["row"], own["column"]] = own[quantity]
-            arrays[f"{named}/{quantity}"] = grid
-    return tables.npz(arrays)
+def arrays(study: Mapping[str, Any], results: Results) -> dict[str, np.ndarray]:
+    """The arrays of `surfaces.arrays` for each surface, named after its treatment, plane and network."""
+    found, spec = {}, study["spec"]
+    for names, own in results["surfaces"].to_pandas().groupby(["treatment", "plane", "network"]):
+        surface = surfaces.arrays(own, _window(spec, names[1]))
+        found |= {"/".join([*map(str, names), name]): values for name, values in surface.items()}
+    return found
 
 
 def _window(spec: Mapping[str, Any], plane: str) -> Window:

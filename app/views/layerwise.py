@@ -13,6 +13,11 @@ from app.charts.quantities import QUANTITIES
 from app.views import curves
 from jobs.studies import curves_results
 
+TABLES = {
+    "layer_point": "All points of paths",
+}
+"""What the record tables are called."""
+
 
 def draw(run: Mapping[str, Any]) -> None:
     """The chart of a study of low paths, for the pairs of this run."""

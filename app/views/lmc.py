@@ -89,17 +89,13 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
         st.html(tables.strip(spec["treatments"], summary, LOSS, "test"))
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, str]]:
-    """What can be downloaded beside the table: file name -> (label, content)."""
-    name = study["study"]
-    frames = {
-        "pairs": "Barriers of each pair (CSV)",
-        "curves": "Mean curves (CSV)",
-        "paths": "All points of all paths (CSV)",
-    }
-    return {
-        f"{name}-{key}.csv": (label, tables.csv(results[key].to_pandas())) for key, label in frames.items()
-    }
+TABLES = {
+    "summary": "Barriers of each treatment",
+    "pairs": "Barriers of each pair",
+    "curves": "Mean curves",
+    "paths": "All points of all paths",
+}
+"""What the result tables are called."""
 
 
 def controls(data: str, *, calibrated: bool = False) -> Chosen:

@@ -1,5 +1,5 @@
 """Results of linear mode connectivity of ResNet20: they look as an MLP's do."""
 
-from app.views.lmc import BRIEF, brief, draw, exports
+from app.views.lmc import BRIEF, TABLES, brief, draw
 
-__all__ = ["BRIEF", "brief", "draw", "exports"]
+__all__ = ["BRIEF", "TABLES", "brief", "draw"]

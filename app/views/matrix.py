@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
@@ -17,7 +16,6 @@ from app.views import lmc
 from app.views.lmc import Chosen
 
 Results = Mapping[str, pa.Table]
-Content = str | Callable[[], bytes]
 
 
 def draw(study: Mapping[str, Any], results: Results) -> None:
@@ -54,25 +52,21 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
         st.html(tables.strip(spec["treatments"], summary, LOSS, "test"))
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, Content]]:
-    """What can be downloaded beside the table: file name -> (label, content or what makes it)."""
-    name, networks, table = study["study"], study["spec"]["networks"], results["pairs"]
-    return {
-        f"{name}-pairs.csv": ("Barriers of each pair (CSV)", tables.csv(table.to_pandas())),
-        f"{name}-pairs.parquet": ("Barriers of each pair (Parquet)", lambda: tables.parquet(table)),
-        f"{name}-pairs.npz": ("Matrices as arrays (NPZ)", lambda: _arrays(table.to_pandas(), networks)),
-    }
+TABLES = {"summary": "Barriers of each treatment", "pairs": "Barriers of each pair"}
+"""What the result tables are called."""
+GRID, GRID_TOLD = "pairs", "Matrices as arrays"
+"""Name and label of the arrays that `arrays` makes."""
 
 
-def _arrays(pairs: pd.DataFrame, networks: int) -> bytes:
+def arrays(study: Mapping[str, Any], results: Results) -> dict[str, np.ndarray]:
     """Both barriers as symmetric arrays [network, network]; NaN on the diagonal and where nothing is known yet."""
-    arrays = {}
-    for names, own in pairs.groupby(["treatment", "split", "quantity"], sort=False):
+    found, networks = {}, study["spec"]["networks"]
+    for names, own in results["pairs"].to_pandas().groupby(["treatment", "split", "quantity"], sort=False):
         for which in ("barrier_midpoint", "barrier_maximum"):
             grid = np.full((networks, networks), np.nan)
             grid[own["a"], own["b"]] = grid[own["b"], own["a"]] = own[which]
-            arrays["/".join([*names, which])] = grid
-    return tables.npz(arrays)
+            found["/".join([*names, which])] = grid
+    return found
 
 
 def _pairs(spec: Mapping[str, Any]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -19,7 +19,6 @@ from app.charts.quantities import ACCURACY, LOSS, QUANTITIES, Quantity
 from app.charts.tables import Column
 
 Results = Mapping[str, pa.Table]
-Content = str | Callable[[], bytes]
 LISTED = 6
 """Layers whose settings a tooltip lists one by one."""
 
@@ -61,29 +60,24 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
     )
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, Content]]:
-    """What can be downloaded beside the table: file name -> (label, content or what makes it)."""
-    name, spec, networks, cells = study["study"], study["spec"], results["networks"], results["summary"]
-    return {
-        f"{name}-networks.csv": ("Every network (CSV)", tables.csv(networks.to_pandas())),
-        f"{name}-networks.parquet": ("Every network (Parquet)", lambda: tables.parquet(networks)),
-        f"{name}-grid.parquet": ("Standard networks and all cells (Parquet)", lambda: tables.parquet(cells)),
-        f"{name}-grid.npz": ("The grid as arrays (NPZ)", lambda: _arrays(spec, cells.to_pandas())),
-    }
+TABLES = {"summary": "Standard networks and all cells", "networks": "Every network"}
+"""What the result tables are called."""
+GRID, GRID_TOLD = "grid", "The grid as arrays"
+"""Name and label of the arrays that `arrays` makes."""
 
 
 ARRAYS = ("epochs_median", "reached", "final_test_loss", "final_test_accuracy")
 """Columns of the summary that are arrays over the grid."""
 
 
-def _arrays(spec: Mapping[str, Any], summary: pd.DataFrame) -> bytes:
+def arrays(study: Mapping[str, Any], results: Results) -> dict[str, np.ndarray]:
     """The factors, and over them arrays [factor of kappa, factor of n_fix]; NaN where nothing is known."""
-    columns, rows = spec["n_fix_factors"], spec["kappa_factors"]
-    cells = _grid(summary).set_index(["kappa_factor", "n_fix_factor"])
-    arrays = {"n_fix_factors": np.array(columns), "kappa_factors": np.array(rows)}
+    columns, rows = study["spec"]["n_fix_factors"], study["spec"]["kappa_factors"]
+    cells = _grid(results["summary"].to_pandas()).set_index(["kappa_factor", "n_fix_factor"])
+    found = {"n_fix_factors": np.array(columns), "kappa_factors": np.array(rows)}
     for name in ARRAYS:
-        arrays[name] = cells[name].unstack().reindex(index=rows, columns=columns).to_numpy(dtype=float)
-    return tables.npz(arrays)
+        found[name] = cells[name].unstack().reindex(index=rows, columns=columns).to_numpy(dtype=float)
+    return found
 
 
 def _goal(spec: Mapping[str, Any]) -> str:

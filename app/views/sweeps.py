@@ -20,6 +20,8 @@ from app.views import lmc
 from app.views.lmc import Chosen
 
 Results = Mapping[str, pa.Table]
+TABLES = {"summary": "Barriers of each setting and treatment", "pairs": "Barriers of each pair"}
+"""What the result tables are called."""
 NO_VALUE = -1.0
 """Stands for a setting that has none where rows are looked up."""
 
@@ -70,11 +72,6 @@ class Sweep:
             value += f" <i>{place.heading}</i>" if place.heading else ""
             told.append((place.treatment, theme.treatment(place.treatment).label, value))
         st.html(tables.answers(told))
-
-    def exports(self, study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, str]]:
-        """What can be downloaded beside the table: file name -> (label, content)."""
-        content = tables.csv(results["pairs"].to_pandas())
-        return {f"{study['study']}-pairs.csv": ("Barriers of each pair (CSV)", content)}
 
 
 def _chart(results: Results, places: Sequence[Place], chosen: Chosen) -> None:

@@ -50,17 +50,8 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
     st.html(orders.cards(treatments, summary) if large else orders.strip(treatments, summary))
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, str]]:
-    """What can be downloaded: file name -> (label, content)."""
-    frames = {
-        "summary": "Orders and changes (CSV)",
-        "groups": "Groups of neurons (CSV)",
-        "changes": "Every measured change (CSV)",
-    }
-    return {
-        f"{study['study']}-{key}.csv": (label, tables.csv(results[key].to_pandas()))
-        for key, label in frames.items()
-    }
+TABLES = {"summary": "Orders and changes", "groups": "Groups of neurons", "changes": "Every measured change"}
+"""What the result tables are called."""
 
 
 def _table(treatments: list[str], summary: pd.DataFrame) -> str:

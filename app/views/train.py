@@ -11,6 +11,11 @@ from app import parts, queries, theme, wording
 from app.charts import curves
 from app.charts.quantities import QUANTITIES
 
+TABLES = {
+    "metric": "Loss and accuracy by epoch",
+}
+"""What the record tables are called."""
+
 
 def draw(run: Mapping[str, Any]) -> None:
     """A chart per quantity; their places are kept until the first epoch is over."""

@@ -11,6 +11,12 @@ from app import parts, queries, wording
 from app.views import valleys
 from jobs.studies import valleys_results
 
+TABLES = {
+    "valley_point": "All points of slices",
+    "valley_slice": "Lengths of slices",
+}
+"""What the record tables are called."""
+
 
 def draw(run: Mapping[str, Any]) -> None:
     """The charts of a study of valleys, for the networks of this run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -18,7 +18,6 @@ from app.charts.tables import Column
 from symcore.data.sources import SOURCES
 
 Results = Mapping[str, pa.Table]
-Content = str | Callable[[], bytes]
 SPLITS = ("train", "test")
 LENGTHS = "weights’ lengths"
 DIRECTIONS = {
@@ -77,18 +76,13 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
     st.html(tables.in_line(dict(zip(rows.index, cells, strict=True)), 2))
 
 
-def exports(study: Mapping[str, Any], results: Results) -> dict[str, tuple[str, Content]]:
-    """What can be downloaded beside the table: file name -> (label, content or what makes it)."""
-    name, points = study["study"], results["slices"]
-    return {
-        f"{name}-valleys.csv": ("Numbers of each slice (CSV)", tables.csv(results["valleys"].to_pandas())),
-        f"{name}-curvature.csv": (
-            "Eigenvalues and traces (CSV)",
-            tables.csv(results["curvature"].to_pandas()),
-        ),
-        f"{name}-slices.csv": ("All points of slices (CSV)", lambda: tables.csv(points.to_pandas()).encode()),
-        f"{name}-slices.parquet": ("All points of slices (Parquet)", lambda: tables.parquet(points)),
-    }
+TABLES = {
+    "summary": "Numbers of each treatment",
+    "valleys": "Numbers of each slice",
+    "curvature": "Eigenvalues and traces",
+    "slices": "All points of slices",
+}
+"""What the result tables are called."""
 
 
 def _rows(treatments: Sequence[str], summary: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
+from app.charts import images
 from app.site import SCRIPT
 from jobs import service
 from jobs.executors import Slot, WorkerProcess
@@ -46,7 +47,7 @@ Visit = Callable[..., AppTest]
 
 @pytest.fixture
 def visit(lab: Service) -> Visit:  # noqa: ARG001 - pages find the lab by themselves
-    """Draws the page at a URL with a query, and makes sure that nothing went wrong there."""
+    """Draws the page at a URL with a query, and makes sure that nothing went wrong there and no chart lacks its files."""
 
     def at(url: str = "", **query: str) -> AppTest:
         page = AppTest.from_file(SCRIPT, default_timeout=30)
@@ -55,6 +56,14 @@ def visit(lab: Service) -> Visit:  # noqa: ARG001 - pages find the lab by themse
             page.query_params[name] = value
         page.run()
         assert not page.exception, page.exception[0].stack_trace
+        check_charts(page)
         return page
 
     return at
+
+
+def check_charts(page: AppTest) -> None:
+    """Every chart of a page can be taken away as a file of each format."""
+    for form in images.MEDIA:
+        offered = [button for button in page.download_button if button.label == form.upper()]
+        assert sum(not button.disabled for button in offered) == len(page.get("vega_lite_chart"))

@@ -14,10 +14,9 @@ import pytest
 from conftest import Visit
 from hypothesis import given
 from hypothesis import strategies as st
-from pyarrow import parquet
 from test_pages import labels, words
 
-from app import queries, theme
+from app import exports, queries, theme
 from app.charts import flatness, surfaces
 from app.charts.quantities import ACCURACY, LOSS
 from app.charts.surfaces import Look, Surface, Window
@@ -322,16 +321,13 @@ def test_studies_are_listed_with_their_flat_shares(lab: Service, visit: Visit) -
     assert 'class="lab-card"' in words(visit())
 
 
-def test_downloads_read_back_as_the_results(lab: Service) -> None:
+def test_the_arrays_of_a_study_are_its_surfaces(lab: Service) -> None:
     study = lab.submit(SPEC)
     finish(lab, study)
-    found = reads.study(lab.store, study)
     results = queries.results(study, "done")
-    files = {name.partition("-")[2]: content for name, (_, content) in view.exports(found, results).items()}
+    _, content = exports.of_study(reads.study(lab.store, study), results, view)[f"{study}-surfaces.npz"]
     whole = results["surfaces"].to_pandas()
-    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(files["surfaces.csv"]())), whole, check_dtype=False)
-    assert parquet.read_table(io.BytesIO(files["surfaces.parquet"]())) == results["surfaces"]
-    with np.load(io.BytesIO(files["surfaces.npz"]())) as arrays:
+    with np.load(io.BytesIO(content())) as arrays:
         own = whole[(whole["treatment"] == "w") & (whole["plane"] == "through")]
         np.testing.assert_array_equal(arrays["w/through/0/loss"][own["row"], own["column"]], own["loss"])
         np.testing.assert_allclose(arrays["w/through/0/x"][own["column"]], own["x"])
