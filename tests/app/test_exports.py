@@ -21,7 +21,21 @@ from app.exports import Files
 from jobs import queries, registry
 from jobs.service import Service
 
-DRAWN = {"altair_chart", "vega_lite_chart", "plotly_chart", "pyplot", "line_chart", "scatter_chart", "image"}
+DRAWN = {
+    "altair_chart",
+    "vega_lite_chart",
+    "plotly_chart",
+    "pyplot",
+    "bokeh_chart",
+    "graphviz_chart",
+    "pydeck_chart",
+    "map",
+    "image",
+    "line_chart",
+    "bar_chart",
+    "area_chart",
+    "scatter_chart",
+}
 """What Streamlit draws charts and pictures with."""
 GRIDS = {"landscape": "surfaces", "matrix": "pairs", "speed": "grid"}
 """Studies that measure over a grid, and the name of its file."""
