@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs import registry, spool
+from jobs import planning, registry, spool
 from jobs.execution import Outcome
 from jobs.folder import LabFolder
 from jobs.ledger import Ledger
@@ -41,6 +41,8 @@ class Imported:
     """Runs that are new to this lab."""
     known: int
     """Runs that it had already."""
+    left: int = 0
+    """Runs that were not finished; they stand as cancelled."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,27 @@ class Rows:
     summaries: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, list[pa.Table]] = field(default_factory=dict)
 
+    def add(
+        self, run: Run, spec: RunSpec, state: State, time: datetime, payload: Mapping[str, object]
+    ) -> None:
+        """Add a run and its first event."""
+        self.runs.append((run, spec))
+        self.move(run, state, time, payload)
+
+    def move(self, run: Run, state: State, time: datetime, payload: Mapping[str, object]) -> None:
+        """Add an event of a run."""
+        text = json.dumps(payload)
+        self.events.append({"run": run.run, "time": time, "type": state, "attempt": 1, "payload": text})
+
 
 def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
     """Store a folder of the offline worker; runs that are here already, by their spec, are left as they are.
 
+    Of a study that was stopped the finished runs are stored. The others stand as cancelled: they can be resumed here, and
+    once the worker has finished them a later import brings them, in a study of its own.
+
     Raises:
-        ImportRefusedError: It has another format, a run of it is not done, or its records are not whole.
+        ImportRefusedError: It has another format, no run of it is done, or the records of one are not whole.
     """
     head = json.loads((path / "study.json").read_text(encoding="utf-8"))
     if head["format"] != FORMAT:
@@ -86,32 +103,66 @@ def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
             f"{path} has format {head['format']}; this version of Symmetry Lab reads {FORMAT}: upgrade it"
         )
         raise ImportRefusedError(message)
-    made = {
-        key: _read_run(path / "runs" / key) for key in dict.fromkeys(plan["run"] for plan in head["runs"])
-    }
-    names, rows = dict[SpecHash, str](), Rows()
-    for key, found in made.items():
-        with ledger.lock:
-            known = ledger.done(key, whole=_is_whole(found))
-        names[key] = known or new_id("r")
-        if known is None:
-            inputs = {source: names[source] for source in found.spec.inputs()}
-            _collect(ledger, rows, found, Run(names[key], found.spec.kind, key, inputs, found.started))
-    new = {run.hash: run for run, _ in rows.runs}
+    keys = dict.fromkeys(entry["run"] for entry in head["runs"])
+    made = {key: found for key in keys if (found := _read_run(path / "runs" / key))}
+    if not made:
+        message = f"{path}: no run of it is finished: let the offline worker go on (--resume) and import then"
+        raise ImportRefusedError(message)
     spec = (
         registry.study_spec(head["study"], stored=True)
         if head["study"]
         else made[head["runs"][-1]["run"]].spec
     )
-    plan = [(entry["role"], names[entry["run"]], entry["run"] not in new) for entry in head["runs"]]
+    names, rows = _collect_runs(ledger, list(keys), made, spec)
+    new = {run.hash: run for run, _ in rows.runs}
     began = min(found.started for found in made.values())
-    folders = {run.run: path / "runs" / key for key, run in new.items()}
+    plan = [(entry["role"], names[entry["run"]], entry["run"] not in new) for entry in head["runs"]]
+    folders = {run.run: path / "runs" / key for key, run in new.items() if key in made}
     with run_folders(lab, folders) as place, ledger.lock:
         study, tables = _study_rows(ledger, spec, plan, began)
         place()
         ledger.store.adopt(_run_tables(rows) | tables).result()
         ledger.load()
-    return Imported([study], len(new), len(made) - len(new))
+    stored = len(new.keys() & made.keys())
+    return Imported([study], stored, len(made) - stored, len(keys) - len(made))
+
+
+def _collect_runs(
+    ledger: Ledger, keys: Sequence[SpecHash], made: Mapping[SpecHash, Made], study: StudySpec | RunSpec
+) -> tuple[dict[SpecHash, str], Rows]:
+    """Each run's id in this lab, and the rows of those that are new to it.
+
+    Args:
+        ledger: Runs and studies of the lab.
+        keys: The study's runs, each after those it reads.
+        made: Those that are finished.
+        study: The study's spec.
+
+    Raises:
+        ImportRefusedError: An unfinished run is not of the study, or the records of a finished one are not whole.
+    """
+    names, rows = dict[SpecHash, str](), Rows()
+    planned = {spec_hash(run.spec): run.spec for run in planning.plan(study)}
+    began = min(found.started for found in made.values())
+    for key in keys:
+        found = made.get(key)
+        with ledger.lock:
+            known = ledger.done(key, whole=_is_whole(found)) if found else ledger.any(key)
+        names[key] = known or new_id("r")
+        if known is not None:
+            continue
+        spec = found.spec if found else planned.get(key)
+        if spec is None:
+            message = f"run {key} is not in the study's plan: another version of Symmetry Lab made it"
+            raise ImportRefusedError(message)
+        inputs = {source: names[source] for source in spec.inputs()}
+        run = Run(names[key], spec.kind, key, inputs, found.started if found else began)
+        if found:
+            _collect(ledger, rows, found, run)
+        else:
+            reason = {"reason": "not finished when it was imported"}
+            rows.add(run, spec, State.CANCELLED, began, reason)
+    return names, rows
 
 
 @contextlib.contextmanager
@@ -142,17 +193,15 @@ def run_folders(lab: LabFolder, sources: Mapping[str, Path]) -> Iterator[Callabl
         shutil.rmtree(scratch)
 
 
-def _read_run(folder: Path) -> Made:
-    """One finished run.
+def _read_run(folder: Path) -> Made | None:
+    """One finished run; none if it is not finished.
 
     Raises:
-        ImportRefusedError: It is not done, or was made by a version that computes something else.
+        ImportRefusedError: It was made by a version that computes something else.
     """
     outcome = Outcome.read(folder)
     if outcome is None or outcome.state != "done":
-        state = outcome.state if outcome else "not finished"
-        message = f"run {folder.name} is {state}: let the offline worker finish the study (--resume) and import then"
-        raise ImportRefusedError(message)
+        return None
     spec = registry.run_spec((folder / "spec.json").read_text(encoding="utf-8"), stored=True)
     if spec_hash(spec) != folder.name:
         message = f"run {folder.name} has a spec whose hash is {spec_hash(spec)}: another version of Symmetry Lab made it"
@@ -181,14 +230,9 @@ def _collect(ledger: Ledger, rows: Rows, made: Made, run: Run) -> None:
     for table, batch in map(decode, payloads):
         rows.records.setdefault(table, []).append(fit_rows(ledger.store.tables, run.run, table, batch))
     device = {"device": made.environment.get("device"), "threads": made.environment.get("threads")}
-    for state, time, payload in (
-        (State.QUEUED, made.started, {"reason": "carried out without a server, imported"}),
-        (State.RUNNING, made.started, device),
-        (State.DONE, made.ended, {"seconds": made.outcome.seconds, "batches": made.outcome.batches}),
-    ):
-        text = json.dumps(payload)
-        rows.events.append({"run": run.run, "time": time, "type": state, "attempt": 1, "payload": text})
-    rows.runs.append((run, made.spec))
+    rows.add(run, made.spec, State.QUEUED, made.started, {"reason": "carried out without a server, imported"})
+    rows.move(run, State.RUNNING, made.started, device)
+    rows.move(run, State.DONE, made.ended, {"seconds": made.outcome.seconds, "batches": made.outcome.batches})
     if payloads:
         rows.batches.append({"run": run.run, "first": 0, "count": len(payloads)})
     for name, value in made.outcome.summary.items():

@@ -193,6 +193,11 @@ class Ledger:
         done = (run.run for run in self._alike(key) if run.state is State.DONE)
         return next((run for run in done if not whole or self._is_whole(run)), None)
 
+    def any(self, key: SpecHash) -> str | None:
+        """A run with this spec, a done one first, else one that is on its way; none if there is none."""
+        others = (run.run for run in self._alike(key))
+        return self.reusable(key) or next(others, None)
+
     def _alike(self, key: SpecHash) -> list[Run]:
         """Runs with this spec that are not deleted."""
         return [self.runs[run] for run in self._by_hash.get(key, []) if not self.runs[run].deleted]

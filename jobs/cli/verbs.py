@@ -65,4 +65,6 @@ def import_folder(path: Source, /, *, lab: LabPath = None) -> None:
     with Lab(lab) as served:
         found = served.import_folder(path)
     count = f"{found['runs']} runs stored, {found['known']} known already"
+    if found["left"]:
+        count += f", {found['left']} not finished: resume the study here, or import it again when they are"
     console.print(f"{' '.join(found['studies'])}: {count}", soft_wrap=True)

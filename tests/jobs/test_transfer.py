@@ -237,6 +237,31 @@ def test_the_lab_answers_while_files_come_and_go(
     assert not (other.folder / ".import").exists()
 
 
+def test_of_a_study_that_was_stopped_what_is_finished_comes_in(
+    lab: Service, executor: FakeExecutor, out: Path, tmp_path: Path
+) -> None:
+    stopped, last = tmp_path / "stopped", planning.plan(STUDY)[-1]
+    shutil.copytree(out, stopped)
+    outcome = stopped / "runs" / spec_hash(last.spec) / "outcome.json"
+    outcome.rename(tmp_path / "outcome.json")
+    done = lab.import_folder(stopped)
+    assert (done.runs, done.known, done.left) == (3, 0, 1)
+    [study] = done.studies
+    shown = queries.study(lab.store, study)
+    assert shown["state"] == "cancelled"
+    assert {run["role"]: run["state"] for run in shown["runs"]}[last.role] == "cancelled"
+    assert lab.results(study)["summary"].num_rows > 0
+    again = lab.import_folder(stopped)
+    assert (again.studies, again.runs, again.known, again.left) == ([study], 0, 3, 1)
+
+    (tmp_path / "outcome.json").rename(outcome)
+    later = lab.import_folder(stopped)
+    assert (later.runs, later.known, later.left) == (1, 3, 0)
+    assert queries.study(lab.store, later.studies[0])["state"] == "done"
+    lab.resume([study])
+    finish(lab, executor, study)
+
+
 def _is_free(lab: Service) -> bool:
     taken = lab.ledger.lock.acquire(timeout=5)
     if taken:
@@ -257,8 +282,9 @@ def test_an_import_that_the_database_refuses_leaves_no_files(
     assert list(lab.lab.runs.iterdir()) == []
 
 
-def _without_outcome(out: Path) -> None:
-    next(out.glob("runs/*/outcome.json")).unlink()
+def _without_outcomes(out: Path) -> None:
+    for path in out.glob("runs/*/outcome.json"):
+        path.unlink()
 
 
 def _torn_spool(out: Path) -> None:
@@ -290,7 +316,7 @@ def _empty(out: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (_without_outcome, "not finished"),
+        (_without_outcomes, "no run of it is finished"),
         (_torn_spool, "batches of records"),
         (_other_spec, "another version"),
         (_newer_format, "format 99"),
