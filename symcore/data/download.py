@@ -13,12 +13,11 @@ from typing import Any
 
 import pooch
 import requests
-import urllib3
 
 from symcore.data.published import OnBytes
 
 CHUNK = 2**16
-"""Bytes between two calls of `OnBytes`."""
+"""Bytes between two calls of `OnBytes`; of a chunk that breaks off nothing is kept."""
 TRIES = 4
 """In a row that bring nothing new before a download is given up."""
 PAUSE = 0.5
@@ -28,7 +27,7 @@ LOOK_SECONDS = 0.1
 TIMEOUT = 20.0
 """Seconds without a byte after which a connection counts as broken."""
 
-BROKEN = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
+BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 """What may go better the next time."""
 
 
@@ -154,7 +153,7 @@ class _Resuming:
             if first not in {0, here}:
                 msg = f"asked for bytes from {here} on, got them from {first} on"
                 raise _BrokenOffError(msg)
-            self._write(first, response.raw.stream(CHUNK, decode_content=False))
+            self._write(first, response.iter_content(CHUNK))
 
     def _check_whole(self, here: int, total: int) -> None:
         """Where nothing follows what is here, that is the file, or else a part of another, which goes."""
@@ -186,9 +185,9 @@ def _span(response: requests.Response) -> tuple[int, int]:
 
 
 def _why(error: Exception) -> str:
-    """What went wrong in few words: urllib3's own come with addresses of objects in memory."""
+    """What went wrong in few words: those of requests come with addresses of objects in memory."""
     if isinstance(error, requests.HTTPError | _BrokenOffError):
         return str(error)
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+    if isinstance(error, requests.Timeout):
         return f"no answer for {TIMEOUT:g} s"
     return f"no connection: {type(error).__name__}"
