@@ -4,6 +4,7 @@
 #   CONSTRAINTS=      take newer packages than those in constraints.txt
 #   PYTHON=python3.12 the Python to make the environment from (3.11 or newer)
 #   WORKERS=4         processes that run the tests
+#   SYMLAB_TEST_DATA=FOLDER  published data sets, for the tests that read them (else lab/data)
 
 VENV := .venv
 CONSTRAINTS ?= constraints.txt

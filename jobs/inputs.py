@@ -24,18 +24,36 @@ WEIGHTS = "weights.safetensors"
 
 
 def dataset(spec: MaybeDataRunSpec, job: Job) -> Dataset:
-    """The data set that a spec names, on the job's device.
+    """The data set that a spec names, on the job's device; the job tells how far a download is.
 
     Raises:
+        StoppedError: if the job was asked to stop while it downloaded; the next attempt goes on with the file.
         ValueError: if the spec was made for other bytes than this version reads.
         DataUnavailableError: if the files cannot be had.
     """
     assert spec.data is not None
-    images = load(spec.data, job.data_folder)
+    before = job.latest
+
+    def on_bytes(file: str, here: int, total: int) -> None:
+        job.progress(before.done, before.total, _downloading(file, here, total))
+        job.pause_point()
+
+    images = load(spec.data, job.data_folder, on_bytes)
+    if job.latest is not before:
+        job.progress(before.done, before.total, before.note)
     if images.source.checksum != spec.data_checksum:
         msg = f"data_checksum: {spec.data_checksum}; accepted for {spec.data}: {images.source.checksum}"
         raise ValueError(msg)
     return images.to(job.device)
+
+
+def _downloading(file: str, here: int, total: int) -> str:
+    """How far a download is, in words; bytes are counted in millions."""
+    places = 0 if max(here, total) >= 1e7 else 1
+    done, whole = (f"{count / 1e6:.{places}f}" for count in (here, total))
+    if total:
+        return f"downloading {file}, {done} of {whole} MB"
+    return f"downloading {file}, {done} MB" if here else f"downloading {file}"
 
 
 def population(source: str, job: Job) -> Population:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Group
 from rich.console import Console
@@ -32,24 +35,36 @@ app = App(
     help_formatter=Formatter(),
     result_action="return_value",
 )
-# Commands are named by their places, and imported when they are called or listed. The last two need torch, which takes
-# seconds, so they are listed by the words here.
-app.command("jobs.cli.serve:up", group=SERVE)
-app.command("jobs.cli.demo:demo", group=SERVE)
-app.command("jobs.cli.look:ls", group=WORK)
-app.command("jobs.cli.look:show", group=WORK)
-app.command("jobs.cli.verbs:cancel", group=WORK)
-app.command("jobs.cli.verbs:resume", group=WORK)
-app.command("jobs.cli.verbs:export", group=KEEP)
-app.command("jobs.cli.verbs:import_folder", name="import", group=KEEP)
-app.command("jobs.cli.verbs:delete", group=KEEP)
-app.command("jobs.cli.verbs:purge", group=KEEP)
+
+
+def _command(name: str, place: str, group: Group) -> None:
+    """Adds a command that is imported when it is called; what it says of itself is read from its source until then.
+
+    Some of what commands stand on takes seconds to import.
+    """
+    module, _, function = place.partition(":")
+    found = find_spec(module)
+    assert found is not None
+    assert found.origin is not None
+    body = ast.parse(Path(found.origin).read_text(encoding="utf-8")).body
+    own = next(node for node in body if isinstance(node, ast.FunctionDef) and node.name == function)
+    app.command(place, name=name, group=group, help=ast.get_docstring(own))
+
+
+_command("up", "jobs.cli.serve:up", SERVE)
+_command("demo", "jobs.cli.demo:demo", SERVE)
+_command("ls", "jobs.cli.look:ls", WORK)
+_command("show", "jobs.cli.look:show", WORK)
+_command("cancel", "jobs.cli.verbs:cancel", WORK)
+_command("resume", "jobs.cli.verbs:resume", WORK)
+_command("export", "jobs.cli.verbs:export", KEEP)
+_command("import", "jobs.cli.verbs:import_folder", KEEP)
+_command("delete", "jobs.cli.verbs:delete", KEEP)
+_command("purge", "jobs.cli.verbs:purge", KEEP)
 app.command(
     "jobs.cli.run:app", name="run", group=WORK, help="Start a study, wait for it and show its result."
 )
-app.command(
-    "jobs.cli.doctor:doctor", group=CHECK, help="Check this machine and the lab folder, and say what to do."
-)
+_command("doctor", "jobs.cli.doctor:doctor", CHECK)
 
 
 def run(tokens: Sequence[str] | None = None) -> int:

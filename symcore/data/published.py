@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import BadZipFile
+
+OnBytes = Callable[[str, int, int], None]
+"""Told a file's name, how many of its bytes are here, and how many it has, 0 where that is not known. What it raises ends
+the download; the next one goes on from there."""
+
+
+def unheard(_file: str, _here: int, _total: int) -> None:
+    """Nobody is told of bytes."""
 
 
 class DataUnavailableError(Exception):
@@ -36,16 +45,15 @@ class Published:
         missing = f"{', '.join(self.missing(data_folder))} into {folder}"
         return f"{missing}, or {self._archive} into {folder.parent}" if self._archived else missing
 
-    def contents(self, name: str, data_folder: Path) -> Iterator[bytes]:
+    def contents(self, name: str, data_folder: Path, on_bytes: OnBytes = unheard) -> Iterator[bytes]:
         """Each file's bytes; what is missing is downloaded before the first.
 
         Raises:
             DataUnavailableError: when a file is missing and cannot be downloaded, or is not the published one.
         """
         folder = data_folder / self.folder
-        missing = self.missing(data_folder)
-        if missing:
-            self._download(name, data_folder, missing)
+        if self.missing(data_folder):
+            self._download(name, data_folder, on_bytes)
         for file, md5 in self.files.items():
             content = (folder / file).read_bytes()
             if md5 and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
@@ -61,36 +69,37 @@ class Published:
     def _archive(self) -> str:
         return self.url.rpartition("/")[2]
 
-    def _download(self, name: str, data_folder: Path, files: Sequence[str]) -> None:
-        import requests  # noqa: PLC0415 - only a download needs it
+    def _download(self, name: str, data_folder: Path, on_bytes: OnBytes) -> None:
+        from symcore.data import download  # noqa: PLC0415 - only a download needs what it imports
 
         folder = data_folder / self.folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if self._archived:
-                self._unpack(folder, files)
-            else:
-                for file in files:
-                    _retrieve(self.url + file, folder, self.files[file])
-        except (OSError, ValueError, requests.RequestException) as error:
-            msg = f"{name}: {self.url} could not be downloaded ({type(error).__name__}); put {self.where(data_folder)}"
+            with download.alone(folder, lambda: on_bytes(name, 0, 0)):
+                missing = self.missing(data_folder)  # another process may have brought them meanwhile
+                if self._archived and missing:
+                    self._unpack(
+                        download.fetch(self.url, folder.parent, self.archive_md5, on_bytes), folder, missing
+                    )
+                elif missing:
+                    for file in missing:
+                        download.fetch(self.url + file, folder, self.files[file], on_bytes)
+        except (OSError, download.DownloadError) as error:
+            msg = f"{name}: {self.url} could not be downloaded ({error}); put {self.where(data_folder)}"
             raise DataUnavailableError(msg) from error
 
-    def _unpack(self, folder: Path, files: Sequence[str]) -> None:
+    def _unpack(self, archive: Path, folder: Path, files: Sequence[str]) -> None:
         """Each file appears whole or not at all, for other runs may look for it meanwhile."""
-        members = [f"{folder.name}/{file}" for file in files]
+        import pooch  # noqa: PLC0415 - only a download needs it
+
+        kind = pooch.Unzip if archive.suffix == ".zip" else pooch.Untar
+        folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.resolve()) as partial:
-            _retrieve(self.url, folder.parent, self.archive_md5, members, partial)
+            members = [f"{folder.name}/{file}" for file in files]
+            try:
+                kind(members=members, extract_dir=partial)(str(archive), "download", None)
+            except BadZipFile as error:
+                msg = f"{archive} is harmed; remove it"
+                raise OSError(msg) from error
             for file in files:
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (Path(partial) / folder.name / file).replace(folder / file)
-
-
-def _retrieve(url: str, folder: Path, md5: str, members: Sequence[str] = (), unpacked: str = "") -> None:
-    """Downloads a file unless the folder has it, and unpacks those members of it, if any are named."""
-    import pooch  # noqa: PLC0415 - only a download needs it
-
-    kind = pooch.Unzip if url.endswith(".zip") else pooch.Untar
-    unpack = kind(members=list(members), extract_dir=unpacked) if members else None
-    known = f"md5:{md5}" if md5 else None
-    pooch.retrieve(url, known_hash=known, fname=url.rpartition("/")[2], path=folder, processor=unpack)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from symcore.data import cifar, digits, idx, ogb, planetoid
 from symcore.data.nodes import Nodes
-from symcore.data.published import DataUnavailableError, Published
+from symcore.data.published import DataUnavailableError, OnBytes, Published, unheard
 from symcore.propagation import Graph, graph_of
 
 CALIBRATION = 2_000
@@ -363,15 +363,20 @@ SOURCES = {
 """Every data set by its name."""
 
 
-def load(name: str, folder: Path) -> Dataset:
+def load(name: str, folder: Path, on_bytes: OnBytes = unheard) -> Dataset:
     """The data set, from files in the folder where it has any, downloading them when they are missing.
+
+    Args:
+        name: of the data set.
+        folder: the data folder.
+        on_bytes: told how far a download is; what it raises ends the download, which the next one goes on with.
 
     Raises:
         KeyError: for a name that is not in `SOURCES`.
         DataUnavailableError: when its files cannot be had; the message says where to put them.
     """
     source = SOURCES[name]
-    parts = source.read(source.published.contents(name, folder))
+    parts = source.read(source.published.contents(name, folder, on_bytes))
     if isinstance(parts, Nodes):
         return _on_graph(source, parts)
     if "val" in source.sizes:

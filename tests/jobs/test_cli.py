@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -71,6 +72,15 @@ def test_every_command_explains_itself(say: Say) -> None:
         code, out, _ = say(command, "--help")
         assert code == 0
         assert f"Usage: symlab {command}" in out
+
+
+def test_the_list_of_commands_says_what_each_does(say: Say) -> None:
+    _, listed, _ = say("--help")
+    for command in COMMANDS:
+        _, own, _ = say(command, "--help")
+        said = own.splitlines()[2].strip()
+        assert said.endswith(".")
+        assert re.search(rf"│ {command} +{re.escape(said)} ", listed), command
 
 
 @pytest.mark.parametrize(("kind", "preset"), PRESETS)

@@ -18,6 +18,7 @@ from jobs.registry import kind_of
 from jobs.specs import RunSpec, spec_hash
 from symcore.data import sources
 from symcore.data.nodes import OUTSIDE
+from symcore.data.published import OnBytes
 from symcore.data.sources import SOURCES, Dataset, Split
 from symcore.networks.gnn import GNNSpec
 from symcore.networks.mlp import MLPSpec
@@ -48,10 +49,10 @@ RUNS: dict[str, tuple[Callable[[dict[str, Any]], RunSpec], float]] = {
 """Runs, and the least share of the estimate that is taken."""
 
 
-def citations(name: str, _folder: Path) -> Dataset:
+def citations(name: str, folder: Path, _on_bytes: OnBytes) -> Dataset:
     """A graph of Cora's size with random words and edges; other data sets are themselves."""
     if name != "cora":
-        return sources.load(name, _folder)
+        return sources.load(name, folder)
     source, rng = SOURCES[name], np.random.default_rng(0)
     words = torch.from_numpy((rng.random((source.nodes, *source.input_shape)) < 0.01).astype(np.uint8))
     labels, order = rng.integers(source.classes, size=source.nodes), rng.permutation(source.nodes)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch.utils.data import random_split
 
-from symcore.data import cifar, sources
+from symcore.data import cifar, download, sources
 from symcore.data.published import DataUnavailableError, Published
 
 NOWHERE = "http://127.0.0.1:9/"
@@ -86,6 +86,7 @@ def md5(content: bytes) -> str:
 def tiny(request, monkeypatch):
     """A data set of noise under the name of a real one: its name, arrays and files, published nowhere."""
     name = request.param
+    monkeypatch.setattr(download, "PAUSE", 0)
     arrays, files = noise(name)
     source = sources.SOURCES[name]
     archive = archived(source.published.folder, files) if name in CIFAR else b""

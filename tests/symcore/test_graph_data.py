@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from symcore.data import ogb, planetoid, sources
+from symcore.data import download, ogb, planetoid, sources
 from symcore.data.nodes import OUTSIDE, Nodes
 from symcore.data.published import DataUnavailableError
 
@@ -152,6 +152,7 @@ def tables() -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
 @pytest.fixture
 def arxiv(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
     """A small graph under the name of ogbn-arxiv, published nowhere."""
+    monkeypatch.setattr(download, "PAUSE", 0)
     source = sources.SOURCES["ogbn-arxiv"]
     published = replace(source.published, url="http://127.0.0.1:9/arxiv.zip")
     small = replace(source, nodes=7, sizes={"train": 3, "val": 2, "test": 2}, published=published)

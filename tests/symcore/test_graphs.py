@@ -344,9 +344,11 @@ def test_the_papers_masks_and_counts() -> None:
     found = asymmetry.layers(matrices, WAsymmetric())
     assert [layer.n_fix for layer in found] == [6] * 4
     assert [layer.kappa for layer in found] == [0.5] * 4
-    masks = asymmetry.draw(network, WAsymmetric(), 0).trainable
+    drawn = asymmetry.draw(network, WAsymmetric(), 0)
+    masks = drawn.trainable
     assert not torch.equal(masks["hidden.1.nodes.weight"], masks["hidden.2.nodes.weight"])
-    assert asymmetry.trainable_count(network, None) == 128 * 256 + 2 * 256 * 256 + 40 * 256 + 3 * 3 * 256 + 40
+    assert asymmetry.trainable_count(network, None) == 176_424
+    assert asymmetry.trainable_count(network, drawn) == 171_576
 
 
 def test_a_network_reads_nodes_and_a_graph_is_not_augmented() -> None:
