@@ -50,14 +50,30 @@ class AsymmetricInit(Masks):
     kind: Literal["asymmetric_init"] = "asymmetric_init"
 
 
-class SigmaAsymmetric(Settings):
+class Gates(Settings):
+    """Base of the treatments that replace activations by FiGLU."""
+
+    std: float | None = Field(default=None, gt=0, le=1e3)
+    """Standard deviation of F's entries; none given: 1 / sqrt(width), in feature maps 1 / sqrt(channels). The paper's MNIST code uses 1."""
+
+
+class SigmaAsymmetric(Gates):
     """Every hidden nonlinearity replaced by FiGLU, sigmoid(F x) * x (Lim et al. 2024, section 3.2)."""
 
     label: ClassVar[str] = "σ-Asymmetric"
 
     kind: Literal["sigma_asymmetric"] = "sigma_asymmetric"
-    std: float | None = Field(default=None, gt=0, le=1e3)
-    """Standard deviation of F's entries; none given: 1 / sqrt(width), in feature maps 1 / sqrt(channels). The paper's MNIST code uses 1."""
+
+
+class WFiGLU(Gates, Masks):
+    """W-Asymmetric with FiGLU for every hidden nonlinearity, as the graph networks of the authors' code are.
+
+    The paper has those keep GELU, as `WAsymmetric` does here.
+    """
+
+    label: ClassVar[str] = "W-Asymmetric and FiGLU"
+
+    kind: Literal["w_figlu"] = "w_figlu"
 
 
 class Syre(Settings):
@@ -88,7 +104,7 @@ class FixedBiases(Settings):
 
 
 Treatment = Annotated[
-    Standard | WAsymmetric | SigmaAsymmetric | AsymmetricInit | Syre | FixedBiases,
+    Standard | WAsymmetric | SigmaAsymmetric | WFiGLU | AsymmetricInit | Syre | FixedBiases,
     Field(discriminator="kind"),
 ]
 """Union of the treatments."""
