@@ -26,7 +26,7 @@ class Masks(Settings):
     form: Form = "entry"
     """What is fixed: single weights, or whole filters, which are all weights that read one input channel."""
     n_fix: tuple[Annotated[int, Field(ge=0)], ...] | None = None
-    """How many in each row, one number per weight matrix; none given: fan-in / 8, last layer fan-in / 2; with convolutions as in the paper's ResNet20, in graph networks 6, in recurrent networks half of each row."""
+    """How many in each row, one number per weight matrix; none given: fan-in / 8, last layer fan-in / 2; with convolutions as in the paper's ResNet20, in graph networks 6, in recurrent networks half of each row; where kappa is 0 the nearest number that tells rows apart."""
     kappa: tuple[Annotated[float, Field(ge=0, le=1e3)], ...] | None = None
     """Standard deviation of the fixed weights, one per weight matrix; none given: 1, the last two 1/2 and 1/4; with convolutions 2; in graph networks 1/2; for maps from a hidden state 0.9 / sqrt(n_fix)."""
 

@@ -207,6 +207,27 @@ def test_offsets_fixed_biases_and_masks_with_figlu_leave_no_permutation(name, tr
     assert found.trivial
 
 
+@pytest.mark.parametrize("form", ["entry", "filter"])
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (ResNetSpec(depth=8, width=0.25), (3, 32, 32)),
+        (ResNetSpec(depth=8, width=0.25), (8, 8)),
+        (ResNetSpec(depth=8, width=1), (8, 8)),
+        (MLPSpec(width=2), (8, 8)),
+        (MLPSpec(width=5), (8, 8)),
+        (GNNSpec(width=4), (8,)),
+        (RecurrentSpec(cell="lstm", width=4), (8, 8)),
+    ],
+)
+def test_zeros_leave_no_permutation_in_networks_too_narrow_for_the_default_masks(network, shape, form):
+    matrices = asymmetry.weight_matrices(network.build(shape, 10))
+    treatment = WAsymmetric(form=form, kappa=(0,) * len(matrices))
+    one = build(Design(network, treatment, shape, 10, seeds=(1,)))
+    found = find(coloured_graph(one.network, torch.zeros(2, *shape), one.asymmetry))
+    assert (found.trivial, found.certificate) == (True, "forward")
+
+
 def test_equal_offsets_leave_every_permutation():
     one = population("mlp", Syre(), seeds=(1,))
     level = replace(one.asymmetry, fixed={n: torch.full_like(f, 0.1) for n, f in one.asymmetry.fixed.items()})
