@@ -99,11 +99,32 @@ def test_controls_share_seeds_masks_and_settings_with_what_they_control() -> Non
     assert len(hashes_of) == 2 * len(lmc_recipe.ALL) - 1  # REPAIR has the alignment of Git Re-Basin
 
 
-def test_the_controls_repeat_the_papers_networks_and_search_longer() -> None:
-    controls, paper = lmc.PRESETS["controls"], lmc.PRESETS["paper"]
+@pytest.mark.parametrize("row", [lmc, lmc_resnet20])
+def test_the_controls_repeat_the_papers_networks_and_search_longer(row: Any) -> None:
+    controls, paper = row.PRESETS["controls"], row.PRESETS["paper"]
     assert controls.treatments == ("standard", "rebasin", "w", "w0", "syre", "asym_init")
     assert (controls.restarts, paper.restarts) == (10, 1)
     assert hashes(paper)["w/path/0"] == hashes(controls)["w/path/0"]
+    assert row.Spec.model_validate(controls.model_dump()) == controls
+
+
+def test_the_controls_of_graph_networks_have_both_w_and_what_is_linear() -> None:
+    """The authors' code has FiGLU besides the masks, whose gates are almost linear at the start."""
+    controls, linear = hashes(lmc_gnn.PRESETS["controls"]), roles(lmc_gnn.PRESETS["linear"])
+    paper = hashes(lmc_gnn.PRESETS["paper"])
+    assert {role: paper[role] for role in paper if role in controls} == {
+        role: found for role, found in controls.items() if role in paper
+    }
+    assert {role.partition("/")[0] for role in set(controls) - set(paper)} == {
+        "w_figlu",
+        "w0",
+        "syre",
+        "asym_init",
+    }
+    trained = roles(lmc_gnn.PRESETS["controls"])["w_figlu/train/0"]
+    assert trained.treatment == WFiGLU(std=0.01 / 16)
+    assert {run.network.activation for role, run in linear.items() if "/train/" in role} == {"none"}
+    assert {role.partition("/")[0] for role in linear} == {"standard", "activations", "w"}
 
 
 def test_another_study_seed_shares_no_network() -> None:
