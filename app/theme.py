@@ -21,7 +21,7 @@ class Treatment:
     label: str
     latex: str
     colour: str
-    """Of marks; the same in both themes (Okabe-Ito, and past its eight two more)."""
+    """Of marks; the same in both themes (Okabe-Ito, and past its eight others)."""
     words_light: str
     """Of text on the light theme; at least 4.5:1 on its background and panels."""
     words_dark: str
@@ -40,6 +40,7 @@ TREATMENTS = {
     "cycle": Treatment("Cycle-consistent", "Cycle-consistent", "#6B8E23", "#4C6A12", "#A9CC5A"),
     "sigma": Treatment("σ-Asymmetric", r"$\sigma$-Asymmetric", "#E69F00", "#8A5E00", "#F0B840"),
     "w": Treatment("W-Asymmetric", "W-Asymmetric", "#009E73", "#00704F", "#2FC79A"),
+    "w_figlu": Treatment("W with FiGLU", "W with FiGLU", "#7FB800", "#4B6E00", "#A5DB3A"),
     "w0": Treatment("W, κ = 0", r"W, $\kappa = 0$", "#56B4E9", "#1A6F9F", "#8ACDF5"),
     "syre": Treatment("syre", "syre", "#CC79A7", "#A0447A", "#E09CC3"),
     "asym_init": Treatment("Asymmetric init", "Asymmetric init", "#D55E00", "#AB4B00", "#F08A48"),

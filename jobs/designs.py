@@ -26,7 +26,7 @@ from symcore.networks.registry import NetworkSpec
 from symcore.networks.shapes import layers, output_shapes
 from symcore.population import Design, build, forward
 from symcore.settings import Settings
-from symcore.treatments import FixedBiases, Masks, SigmaAsymmetric, Treatment
+from symcore.treatments import FixedBiases, Gates, Masks, Treatment
 
 
 def field_error(model: type[Settings], at: tuple[str, ...], value: object, message: str) -> ValidationError:
@@ -82,7 +82,7 @@ def check_treatment(
         except ValueError as error:
             raise field_error(model, ("network",), network.name, str(error)) from error
     check_network(model, network, data)
-    if isinstance(treatment, SigmaAsymmetric) and not activations(blueprint(network, data)):
+    if isinstance(treatment, Gates) and not activations(blueprint(network, data)):
         msg = (
             f"{treatment.kind} replaces activations, and the network has none; accepted: one with activations"
         )
@@ -140,7 +140,7 @@ def _check_own(network: RegisteredSpec, data: str, treatment: Treatment) -> None
         ValueError: saying what is wrong with it.
     """
     blueprint(network, data)
-    if not isinstance(treatment, SigmaAsymmetric):
+    if not isinstance(treatment, Gates):
         return
     source = SOURCES[data]
     gated = build(Design(network, treatment, source.input_shape, source.classes, seeds=(0,)))

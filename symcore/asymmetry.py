@@ -20,11 +20,15 @@ from torch.nn.utils import parametrize
 
 from symcore.networks.gnn import NODE_MAP
 from symcore.networks.recurrent import HIDDEN_MAP
+from symcore.networks.resnet import SHORTCUT_MAP
 from symcore.randomness import stream
 from symcore.treatments import Form, Masks
 
 Parameters = dict[str, Tensor]
 T = TypeVar("T")
+
+FIRST_FIXED, FIRST_ENTRIES = 12, 27
+"""What the paper fixes of each row of ResNet20's first convolution, and how long rows are."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class MaskedLayer:
     n_fix: int
     kappa: float
     form: Form = "entry"
+    spare: bool = False
+    """Whether its rows need not differ: a readout's stay in their places, a shortcut's are those of the convolution beside it."""
 
     @property
     def rows(self) -> int:
@@ -93,6 +99,23 @@ class MaskedLayer:
     def choices(self) -> int:
         """Of how many entries or filters of a row `n_fix` are fixed."""
         return _choices(self.shape, self.form)
+
+    @property
+    def possible(self) -> int:
+        """In how many ways a row can be masked."""
+        return math.comb(self.choices, self.n_fix)
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether what is fixed tells the rows apart that must be: by constants, or by where zeros are."""
+        return self.kappa > 0 or self.possible >= self.rows or (self.spare and self.n_fix == 0)
+
+    @property
+    def telling(self) -> range:
+        """Every `n_fix` for which all rows can be masked differently."""
+        half = range(self.choices // 2 + 1)
+        least = next((n for n in half if math.comb(self.choices, n) >= self.rows), None)
+        return range(0) if least is None else range(least, self.choices - least + 1)
 
 
 def fan_in(shape: Sequence[int]) -> int:
@@ -116,7 +139,7 @@ def _per_layer(field: str, given: tuple[T, ...] | None, default: list[T], names:
     if given is None:
         return default
     if len(given) != len(names):
-        msg = f"{field}: got {len(given)} numbers {list(given)}; the network has {len(names)} weight matrices ({', '.join(names)})"
+        msg = f"{field}: got {len(given)} numbers {list(given)}; the network has {len(names)} weight matrices ({', '.join(names)}); accepted: {len(names)} numbers, or none"
         raise ValueError(msg)
     return list(given)
 
@@ -124,25 +147,59 @@ def _per_layer(field: str, given: tuple[T, ...] | None, default: list[T], names:
 def layers(matrices: Mapping[str, tuple[int, ...]], treatment: Masks) -> list[MaskedLayer]:
     """Settles `n_fix` and `kappa` for each weight matrix and checks that the masks can be built.
 
+    Zeros tell no rows apart but by where they are, so that with kappa 0 some defaults for `n_fix` will not do: see
+    `_telling`.
+
     Raises:
         ValueError: naming the field, its value and what is accepted.
     """
-    names, shapes, form = list(matrices), list(matrices.values()), treatment.form
-    recurrent = [name.endswith(HIDDEN_MAP) for name in names]
-    if any(recurrent):
-        numbers, deviations = _recurrent(shapes, recurrent)
-    elif any(name.endswith(NODE_MAP) for name in names):
-        numbers, deviations = [min(6, fan_in(shape)) for shape in shapes], [0.5] * len(shapes)
-    else:
-        numbers, deviations = _as_in_paper(shapes, form)
+    names, form = list(matrices), treatment.form
+    numbers, deviations = _defaults(matrices, form)
     n_fix = _per_layer("n_fix", treatment.n_fix, numbers, names)
     kappa = _per_layer("kappa", treatment.kappa, deviations, names)
+    spare = [name == names[-1] or name.endswith(SHORTCUT_MAP) for name in names]
     settled = [
-        MaskedLayer(name, matrices[name], n, k, form) for name, n, k in zip(names, n_fix, kappa, strict=True)
+        MaskedLayer(name, matrices[name], n, k, form, s)
+        for name, n, k, s in zip(names, n_fix, kappa, spare, strict=True)
     ]
+    if treatment.n_fix is None:
+        entries, _ = _defaults(matrices, "entry")
+        settled = [_telling(layer, n) for layer, n in zip(settled, entries, strict=True)]
     for layer in settled:
         _check(layer)
     return settled
+
+
+def _defaults(matrices: Mapping[str, tuple[int, ...]], form: Form) -> tuple[list[int], list[float]]:
+    """`n_fix` and `kappa` for each weight where none are given."""
+    names, shapes = list(matrices), list(matrices.values())
+    recurrent = [name.endswith(HIDDEN_MAP) for name in names]
+    if any(recurrent):
+        return _recurrent(shapes, recurrent)
+    if any(name.endswith(NODE_MAP) for name in names):
+        return [min(6, fan_in(shape)) for shape in shapes], [0.5] * len(shapes)
+    return _as_in_paper(shapes, form)
+
+
+def _telling(layer: MaskedLayer, entries: int) -> MaskedLayer:
+    """The layer with the nearest number of zeros that tells its rows apart, where its own does not.
+
+    Where no number of filters does, single weights are fixed; where none of them do and its rows may be alike, nothing is.
+    Where a default is all of a row, as in the first convolution of the paper's wide ResNet20, it counts from the share of
+    the narrow one, as Buergin et al. 2026 do.
+
+    Args:
+        layer: with the default `n_fix`.
+        entries: the default `n_fix` of single weights.
+    """
+    for tried in (layer, replace(layer, form="entry", n_fix=entries)):
+        if tried.told_apart:
+            return tried
+        if numbers := tried.telling:
+            whole = tried.n_fix == tried.choices
+            wanted = round(tried.choices * FIRST_FIXED / FIRST_ENTRIES) if whole else tried.n_fix
+            return replace(tried, n_fix=min(max(wanted, numbers[0]), numbers[-1]))
+    return replace(layer, n_fix=0) if layer.spare else tried
 
 
 def _as_in_paper(shapes: Sequence[tuple[int, ...]], form: Form) -> tuple[list[int], list[float]]:
@@ -177,7 +234,7 @@ def _as_in_resnet(shapes: Sequence[tuple[int, ...]], form: Form) -> list[int]:
 
     def share(place: int, shape: tuple[int, ...]) -> float:
         if place == first:
-            return factor * 12 / 27
+            return factor * FIRST_FIXED / FIRST_ENTRIES
         features = shape[0] if len(shape) > 2 else shape[1]
         return factor * (4 + 2 * math.log2(features / channels)) / shape[1]
 
@@ -196,11 +253,13 @@ def _check(layer: MaskedLayer) -> None:
             f"n_fix: {layer.n_fix} for {layer.name} is more than its {limit}; accepted: 0 to {layer.choices}"
         )
         raise ValueError(msg)
-    possible = math.comb(layer.choices, layer.n_fix)
-    if layer.kappa == 0 and possible < layer.rows:
+    if not layer.told_apart:
+        numbers, most = layer.telling, math.comb(layer.choices, layer.choices // 2)
+        accepted = f"{numbers[0]} to {numbers[-1]}" if numbers else f"at most {most} rows"
+        accepted = f"0, {accepted}" if layer.spare else accepted
         msg = (
-            f"n_fix: {layer.n_fix} of {layer.choices} {what} can be chosen in {possible} ways, too few to tell the "
-            f"{layer.rows} rows of {layer.name} apart; choose another n_fix, or kappa above 0 (kappa: {layer.kappa:g})"
+            f"n_fix: {layer.n_fix} of {layer.choices} {what} can be chosen in {layer.possible} ways, too few to tell the "
+            f"{layer.rows} rows of {layer.name} apart where kappa is 0; accepted: {accepted}, or kappa above 0"
         )
         raise ValueError(msg)
 
@@ -208,7 +267,7 @@ def _check(layer: MaskedLayer) -> None:
 def mask(layer: MaskedLayer, rng: np.random.Generator) -> Tensor:
     """D for one layer, bool [*shape]: `n_fix` zeros (or filters) per row, rows distinct wherever that is possible."""
     rows, choices, n_fix = layer.rows, layer.choices, layer.n_fix
-    possible = math.comb(choices, n_fix)
+    possible = layer.possible
     if rows <= possible <= 8 * rows:  # few subsets: drawing without replacement beats drawing until distinct
         subsets = np.array(list(combinations(range(choices), n_fix)), dtype=np.int64).reshape(possible, n_fix)
         zeros = subsets[rng.permutation(possible)[:rows]]

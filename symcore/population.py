@@ -22,7 +22,7 @@ from symcore.asymmetry import Asymmetry, Parameters
 from symcore.figlu import replace_activations
 from symcore.networks.registry import NetworkSpec
 from symcore.randomness import torch_seed
-from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Syre, Treatment, WAsymmetric
+from symcore.treatments import AsymmetricInit, FixedBiases, Gates, Masks, Syre, Treatment
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _initialise(design: Design, seed: int) -> nn.Module:
 def _form(design: Design, mask_seed: int) -> tuple[nn.Module, Asymmetry | None]:
     """The module that all members share, its activations swapped for FiGLU, and what is fixed of its parameters."""
     network = design.network.build(design.input_shape, design.classes)
-    if isinstance(design.treatment, SigmaAsymmetric):
+    if isinstance(design.treatment, Gates):
         replace_activations(network, torch.zeros(2, *design.input_shape), design.treatment.std, mask_seed)
     return network, _asymmetry(network, design.treatment, mask_seed)
 
@@ -155,7 +155,7 @@ def _form(design: Design, mask_seed: int) -> tuple[nn.Module, Asymmetry | None]:
 def _asymmetry(network: nn.Module, treatment: Treatment, mask_seed: int) -> Asymmetry | None:
     """What a treatment fixes of the parameters, at least at the start."""
     match treatment:
-        case WAsymmetric() | AsymmetricInit():
+        case Masks():
             return asym.draw(network, treatment, mask_seed)
         case Syre():
             return controls.offsets(network, treatment, mask_seed)

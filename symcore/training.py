@@ -50,7 +50,7 @@ class TrainingSpec(Settings):
     weight_decay: float = Field(default=0.03, ge=0, le=10)
     """AdamW's decoupled weight decay, per unit of learning rate."""
     warmup_epochs: int = Field(default=0, ge=0, le=100_000)
-    """Epochs at a lower learning rate, which grows after each of them."""
+    """Epochs at a lower learning rate, which grows after each of them; where they are more than `epochs`, training ends before the full rate is reached."""
     # left out of a spec's JSON where it is geometric, so that specs from before it was a choice keep their hashes
     warmup_shape: Literal["geometric", "linear"] = Field(
         default="geometric", exclude_if=lambda shape: shape == "geometric"

@@ -26,7 +26,7 @@ class Masks(Settings):
     form: Form = "entry"
     """What is fixed: single weights, or whole filters, which are all weights that read one input channel."""
     n_fix: tuple[Annotated[int, Field(ge=0)], ...] | None = None
-    """How many in each row, one number per weight matrix; none given: fan-in / 8, last layer fan-in / 2; with convolutions as in the paper's ResNet20, in graph networks 6, in recurrent networks half of each row."""
+    """How many in each row, one number per weight matrix; none given: fan-in / 8, last layer fan-in / 2; with convolutions as in the paper's ResNet20, in graph networks 6, in recurrent networks half of each row; where kappa is 0 the nearest number that tells rows apart."""
     kappa: tuple[Annotated[float, Field(ge=0, le=1e3)], ...] | None = None
     """Standard deviation of the fixed weights, one per weight matrix; none given: 1, the last two 1/2 and 1/4; with convolutions 2; in graph networks 1/2; for maps from a hidden state 0.9 / sqrt(n_fix)."""
 
@@ -50,14 +50,30 @@ class AsymmetricInit(Masks):
     kind: Literal["asymmetric_init"] = "asymmetric_init"
 
 
-class SigmaAsymmetric(Settings):
+class Gates(Settings):
+    """Base of the treatments that replace activations by FiGLU."""
+
+    std: float | None = Field(default=None, gt=0, le=1e3)
+    """Standard deviation of F's entries; none given: 1 / sqrt(width), in feature maps 1 / sqrt(channels). The paper's MNIST code uses 1."""
+
+
+class SigmaAsymmetric(Gates):
     """Every hidden nonlinearity replaced by FiGLU, sigmoid(F x) * x (Lim et al. 2024, section 3.2)."""
 
     label: ClassVar[str] = "σ-Asymmetric"
 
     kind: Literal["sigma_asymmetric"] = "sigma_asymmetric"
-    std: float | None = Field(default=None, gt=0, le=1e3)
-    """Standard deviation of F's entries; none given: 1 / sqrt(width), in feature maps 1 / sqrt(channels). The paper's MNIST code uses 1."""
+
+
+class WFiGLU(Gates, Masks):
+    """W-Asymmetric with FiGLU for every hidden nonlinearity, as the graph networks of the authors' code are.
+
+    The paper has those keep GELU, as `WAsymmetric` does here.
+    """
+
+    label: ClassVar[str] = "W-Asymmetric and FiGLU"
+
+    kind: Literal["w_figlu"] = "w_figlu"
 
 
 class Syre(Settings):
@@ -88,7 +104,7 @@ class FixedBiases(Settings):
 
 
 Treatment = Annotated[
-    Standard | WAsymmetric | SigmaAsymmetric | AsymmetricInit | Syre | FixedBiases,
+    Standard | WAsymmetric | SigmaAsymmetric | WFiGLU | AsymmetricInit | Syre | FixedBiases,
     Field(discriminator="kind"),
 ]
 """Union of the treatments."""

@@ -39,5 +39,7 @@ def _field_line(location: Sequence[str | int], value: object, message: str) -> s
     message = message.removeprefix("Value error, ")
     if not location:
         return message
+    if value is None:  # the default, which nobody typed
+        return f"{flag(location)}: {message}"
     typed = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
     return f"{flag(location)} {typed}: {message}"

@@ -28,6 +28,7 @@ TreatmentName = Literal[
     "cycle",
     "sigma",
     "w",
+    "w_figlu",
     "w0",
     "syre",
     "asym_init",

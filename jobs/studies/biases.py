@@ -43,8 +43,8 @@ class Spec(LMCSpec):
 PAPER = {1.0: (5.81, 3.67), 3.0: (3.76, 0.38), 9.0: (4.62, 1.03), 27.0: (10.6, 4.29)}
 """Barriers of ResNet20 on CIFAR-10 by k."""
 PRESETS: dict[str, Spec] = {
-    name: Spec.model_validate(preset.model_dump(exclude={"kind", "treatments"}))
-    for name, preset in lmc_resnet20.PRESETS.items()
+    name: Spec.model_validate(lmc_resnet20.PRESETS[name].model_dump(exclude={"kind", "treatments"}))
+    for name in ("smoke", "laptop", "paper")
 }
 """The networks of the presets of linear mode connectivity of ResNet20."""
 

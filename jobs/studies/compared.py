@@ -23,14 +23,15 @@ from symcore.treatments import (
     Syre,
     Treatment,
     WAsymmetric,
+    WFiGLU,
 )
 
-NetworkName = Literal["standard", "sigma", "w", "w0", "syre", "asym_init", "fixed_biases"]
+NetworkName = Literal["standard", "sigma", "w", "w_figlu", "w0", "syre", "asym_init", "fixed_biases"]
 NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 """Treatments for which networks are made, in the order in which people see them."""
 PAPERS: tuple[NetworkName, ...] = ("standard", "sigma", "w")
 """Those that the paper compares throughout."""
-SETTINGS_OF = {"w0": "w", "asym_init": "w"}
+SETTINGS_OF = {"w_figlu": "w", "w0": "w", "asym_init": "w"}
 """The field with the settings of a treatment that has none of its name."""
 SEEDS_APART = 10_000
 """Seeds of one study stand next to each other; those of the next study seed begin this much later."""
@@ -48,9 +49,9 @@ class ComparedSpec(StudySpec):
     treatments: tuple[str, ...]
     """What is compared."""
     w: WAsymmetric = WAsymmetric()
-    """Settings of the W-Asymmetric networks; but for kappa those of w0, and those of the start of asym_init."""
+    """Settings of the W-Asymmetric networks; but for kappa those of w0, those of the start of asym_init, and those of the masks of w_figlu."""
     sigma: SigmaAsymmetric = SigmaAsymmetric()
-    """Settings of the sigma-Asymmetric networks."""
+    """Settings of the sigma-Asymmetric networks, and of the gates of w_figlu."""
     syre: Syre = Syre()
     """Settings of the syre networks."""
     fixed_biases: FixedBiases = FixedBiases()
@@ -70,14 +71,16 @@ class ComparedSpec(StudySpec):
 
     def treatment_settings(self) -> dict[str, Treatment]:
         """The treatment behind each of `NETWORKS`."""
+        masks = self.w.model_dump(exclude={"kind"})
         zeros = (0.0,) * len(weight_matrices(self.network, self.data))
         return {
             "standard": Standard(),
             "sigma": self.sigma,
             "w": self.w,
+            "w_figlu": WFiGLU(**masks, std=self.sigma.std),
             "w0": self.w.model_copy(update={"kappa": zeros}),
             "syre": self.syre,
-            "asym_init": AsymmetricInit(**self.w.model_dump(exclude={"kind"})),
+            "asym_init": AsymmetricInit(**masks),
             "fixed_biases": self.fixed_biases,
         }
 
@@ -88,7 +91,7 @@ class TrainedSpec(ComparedSpec):
     training: TrainingSpec = TrainingSpec()
     """How networks are trained."""
     sigma_learning_rate: LearningRate | None = None
-    """The sigma-Asymmetric networks' own step size after the warm-up, which starts where that of the others does; none given: that of the others."""
+    """The sigma-Asymmetric networks' own step size after the warm-up, which starts where that of the others does; none given: that of the others, which those of w_figlu have in any case."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds initialisation and shuffling of every network, the same for each treatment."""
     mask_seed: int = Field(default=0, ge=0, lt=2**32)

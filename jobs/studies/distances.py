@@ -14,7 +14,7 @@ import pyarrow as pa
 from jobs.headline import Headline, Rows
 from jobs.kinds import distance, interpolate
 from jobs.specs import PlannedRun
-from jobs.studies import distances_results, lmc, lmc_recipe, lmc_results
+from jobs.studies import distances_results, lmc, lmc_gnn, lmc_recipe, lmc_results, sweep_recipe
 from jobs.studies.lmc_recipe import LMCSpec, PaperRow
 
 
@@ -27,10 +27,14 @@ class Spec(LMCSpec):
     kind: Literal["distances"] = "distances"
 
 
+SOURCES: dict[str, LMCSpec] = {**lmc.PRESETS, "gnn": lmc_gnn.PRESETS["paper"]}
+"""Studies of linear mode connectivity by the preset that measures their networks."""
 PRESETS: dict[str, Spec] = {
-    name: Spec.model_validate(preset.model_dump(exclude={"kind"})) for name, preset in lmc.PRESETS.items()
+    name: Spec.model_validate(source.model_dump(exclude={"kind"})) for name, source in SOURCES.items()
 }
-"""The networks of the linear mode connectivity study's presets."""
+"""The networks of the linear mode connectivity study's presets, and the paper's graph networks on ogbn-arxiv."""
+PAPER = {"standard": 1.74e-4, "w": 1.59e-4, "w_figlu": 1.59e-4}
+"""Distances per parameter of the paper's graph networks; W-Asymmetric ones may be either, as in `lmc_gnn`."""
 
 
 def expand(spec: Spec) -> list[PlannedRun]:
@@ -57,12 +61,14 @@ def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]
         roles: the run that plays each role.
         tables: "path_point" and "weight_distance" with a `run` column.
     """
-    barriers = lmc_results.by_pair(lmc_results.paths(tables["path_point"], roles, spec.block))
+    paths = lmc_results.paths(tables["path_point"], roles, spec.block)
+    rows = [name for name in ("paper", "gnn") if sweep_recipe.compares(spec, PRESETS[name])]
+    papers = SOURCES[rows[0]].paper.barriers if rows else {}
     found = distances_results.measured(tables["weight_distance"], roles, spec.block)
-    pairs = distances_results.by_pair(found, barriers)
+    pairs = distances_results.by_pair(found, lmc_results.by_pair(paths))
     return {
-        "summary": lmc_recipe.results(spec, roles, tables, lmc.PRESETS["paper"])["summary"],
-        "distances": distances_results.by_treatment(pairs),
+        "summary": lmc_results.summary(paths, papers),
+        "distances": distances_results.by_treatment(pairs, PAPER if "gnn" in rows else {}),
         "pairs": pairs,
         "layers": distances_results.by_layer(found),
     }

@@ -30,6 +30,7 @@ BY_TREATMENT = pa.schema(
         ("count", pa.int64()),
         *((name + part, pa.float64()) for name in MEASURES for part in ("", "_std")),
         ("pairs", pa.int64()),
+        ("paper_per_parameter", pa.float64()),
     ]
 )
 
@@ -112,18 +113,23 @@ def _together(parameters: Rows) -> dict[str, Any]:
     }
 
 
-def by_treatment(pairs: pa.Table) -> pa.Table:
+def by_treatment(pairs: pa.Table, paper: Mapping[str, float]) -> pa.Table:
     """One row per treatment and kind of entries: means and spreads over pairs.
 
     Args:
         pairs: what `by_pair` makes.
+        paper: the paper's distances per trained parameter, by treatment, where they compare.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in pairs.to_pylist():
         groups.setdefault((row["treatment"], row["entries"]), []).append(row)
     kept = ("treatment", "label", "entries", "count")  # masks differ, if at all, in place and not in number
     found = [
-        {name: own[0][name] for name in kept} | {"pairs": len(own)} | _spreads(own) for own in groups.values()
+        {name: own[0][name] for name in kept}
+        | {"pairs": len(own)}
+        | _spreads(own)
+        | {"paper_per_parameter": paper.get(treatment) if entries == "trainable" else None}
+        for (treatment, entries), own in groups.items()
     ]
     return pa.Table.from_pylist(found, schema=BY_TREATMENT)
 

@@ -31,7 +31,7 @@ class Spec(TrainedSpec):
 
     kind: Literal["landscape"] = "landscape"
     treatments: Annotated[tuple[NetworkName, ...], in_order(NETWORKS)] = PAPERS
-    """What is compared: standard, sigma- and W-Asymmetric networks; W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
+    """What is compared: standard, sigma- and W-Asymmetric networks; W-Asymmetric ones with FiGLU besides (w_figlu), with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     networks: int = Field(default=3, ge=3, le=100)
     """Networks per treatment; the first three span the plane through them."""
     surfaces: int = Field(default=1, ge=0, le=100)

@@ -43,7 +43,7 @@ class LMCSpec(AlignedSpec):
     paper: ClassVar[PaperRow]
 
     treatments: Annotated[tuple[LMCTreatment, ...], in_order(ALL)] = PAPERS
-    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; Git Re-Basin's paths repaired (rebasin_repair); standard ones aligned without sign flips (rebasin_unsigned), by activation matching, straight-through estimation, Sinkhorn re-basin, or into one order for all (cycle); W-Asymmetric ones with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
+    """What is compared: standard networks, the same aligned by Git Re-Basin, sigma- and W-Asymmetric networks, as in the paper; Git Re-Basin's paths repaired (rebasin_repair); standard ones aligned without sign flips (rebasin_unsigned), by activation matching, straight-through estimation, Sinkhorn re-basin, or into one order for all (cycle); W-Asymmetric ones with FiGLU besides (w_figlu), with zeros fixed (w0), with small offsets (syre), only the start W-Asymmetric (asym_init), or fixed biases."""
     pairs: int = Field(default=5, ge=1, le=1000)
     """Disjoint pairs of networks per treatment; each needs two networks."""
     points: interpolate.Points = 25

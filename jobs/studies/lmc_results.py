@@ -29,6 +29,7 @@ LABELS = {
     "cycle": "Cycle-consistent",
     "sigma": "σ-Asymmetric",
     "w": "W-Asymmetric",
+    "w_figlu": "W with FiGLU",
     "w0": "W, κ = 0",
     "syre": "syre",
     "asym_init": "Asymmetric init",

@@ -32,7 +32,7 @@ class Spec(ComparedSpec):
     data: DataName = "digits"
     """Data set whose images and classes the networks are made for; none of its files is read."""
     treatments: Annotated[tuple[NetworkName, ...], in_order(NETWORKS)] = PAPERS
-    """What is compared: a standard, a sigma- and a W-Asymmetric network; a W-Asymmetric one with zeros fixed (w0), with small offsets (syre), only its start W-Asymmetric (asym_init), or fixed biases."""
+    """What is compared: a standard, a sigma- and a W-Asymmetric network; a W-Asymmetric one with FiGLU besides (w_figlu), with zeros fixed (w0), with small offsets (syre), only its start W-Asymmetric (asym_init), or fixed biases."""
     draws: int = Field(default=20, ge=1, le=10_000)
     """Random transformations of each kind."""
     probes: int = Field(default=64, ge=1, le=10_000)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from jobs.headline import Headline, Rows
 from jobs.specs import PlannedRun
-from jobs.studies import lmc_resnet20, sweep_recipe
+from jobs.studies import lmc_gnn, lmc_resnet20, sweep_recipe
 from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow
 from jobs.studies.sweep_recipe import Barriers, Setting
 from symcore.networks.registry import NetworkSpec
@@ -36,36 +36,53 @@ class Spec(LMCSpec):
     """Epochs of warm-up that are compared, in place of `training.warmup_epochs`."""
 
 
-PAPER: dict[int, Barriers] = {
-    1: {"rebasin": (4.2, 0.80), "w": (0.673, 0.29)},
-    20: lmc_resnet20.Spec.paper.barriers,
+PAPER: dict[str, dict[int, Barriers]] = {
+    "paper": {
+        1: {"rebasin": (4.2, 0.80), "w": (0.673, 0.29)},
+        20: lmc_resnet20.Spec.paper.barriers,
+    },
+    "gnn": {
+        1: {"activations": (0.249, 0.04)} | dict.fromkeys(("w", "w_figlu"), (0.075, 0.04)),
+        20: {"activations": (0.292, 0.04)} | dict.fromkeys(("w", "w_figlu"), (0.074, 0.02)),
+    },
 }
-"""ResNet20 on CIFAR-10 by epochs of warm-up."""
+"""By preset and epochs of warm-up; W-Asymmetric graph networks may be either, as in `lmc_gnn`."""
 
 
-def _preset(name: str, **changes: object) -> Spec:
-    return Spec.model_validate(lmc_resnet20.PRESETS[name].model_dump(exclude={"kind"}) | changes)
+def _preset(of: LMCSpec, **changes: object) -> Spec:
+    return Spec.model_validate(of.model_dump(exclude={"kind"}) | changes)
 
 
 PRESETS: dict[str, Spec] = {
-    "smoke": _preset("smoke", warmups=(1, 3)),
-    "laptop": _preset("laptop", treatments=("standard", "rebasin", "w"), pairs=3, block=3),
-    "paper": _preset("paper"),
+    "smoke": _preset(lmc_resnet20.PRESETS["smoke"], warmups=(1, 3)),
+    "laptop": _preset(
+        lmc_resnet20.PRESETS["laptop"], treatments=("standard", "rebasin", "w"), pairs=3, block=3
+    ),
+    "paper": _preset(lmc_resnet20.PRESETS["paper"]),
+    "gnn": _preset(lmc_gnn.PRESETS["paper"], treatments=("standard", "activations", "w", "w_figlu")),
 }
-"""The networks of linear mode connectivity of ResNet20; on a laptop fewer of them, as each is trained twice."""
+"""The networks of linear mode connectivity of ResNet20, on a laptop fewer of them, as each is trained twice; and of the paper's
+graph networks on ogbn-arxiv, of which an epoch is one step.
+"""
 
 
 def settings(spec: Spec) -> list[Setting]:
     """One for each warm-up."""
     found = []
     for epochs in spec.warmups:
-        own, papers = (
-            one.model_copy(update={"training": one.training.model_copy(update={"warmup_epochs": epochs})})
-            for one in (spec, PRESETS["paper"])
-        )
-        paper = PAPER.get(epochs, {}) if sweep_recipe.compares(own, papers) else {}
-        found.append(Setting(epochs, own, paper))
+        own = _warmed(spec, epochs)
+        rows = [
+            barriers.get(epochs, {})
+            for name, barriers in PAPER.items()
+            if sweep_recipe.compares(own, _warmed(PRESETS[name], epochs))
+        ]
+        found.append(Setting(epochs, own, rows[0] if rows else {}))
     return found
+
+
+def _warmed(spec: Spec, epochs: int) -> Spec:
+    """The study of linear mode connectivity with such a warm-up."""
+    return spec.model_copy(update={"training": spec.training.model_copy(update={"warmup_epochs": epochs})})
 
 
 def expand(spec: Spec) -> list[PlannedRun]:

@@ -12,6 +12,8 @@ from symcore.settings import Settings
 
 STAGES = (16, 32, 64)
 """Channels of each stage at width 1; every stage but the first halves height and width of its input."""
+SHORTCUT_MAP = ".shortcut.conv.weight"
+"""How the names of the convolutions end whose output is added to that of a block's second one."""
 
 
 def _convolution(channels_in: int, channels_out: int, size: int, stride: int = 1) -> nn.Conv2d:

@@ -137,7 +137,7 @@ WRONG = [
         "treatments",
         [],
         "treatments",
-        "treatments: none is chosen; accepted: one or more of standard, rebasin, rebasin_repair, rebasin_unsigned, activations, straight_through, sinkhorn, cycle, sigma, w, w0, syre, asym_init, fixed_biases",
+        "treatments: none is chosen; accepted: one or more of standard, rebasin, rebasin_repair, rebasin_unsigned, activations, straight_through, sinkhorn, cycle, sigma, w, w_figlu, w0, syre, asym_init, fixed_biases",
     ),
 ]
 

@@ -114,6 +114,10 @@ def test_dataset_is_another_word_for_data() -> None:
         ("run lmc --pairs -1 --network.width wide", ["--pairs -1", "--network.width wide", "valid integer"]),
         ("run lmc --dataset cifar", ["--data cifar", "'digits', 'mnist'"]),
         ("run lmc --w.n-fix 70 16 16 64", ["--w.n-fix 70 16 16 64", "0 to 64"]),
+        (
+            "run lmc --treatments w0 --network.kind resnet --network.width 8",
+            ["--w.n-fix: n_fix: 9 of 9", "128 rows of conv.weight", "accepted: at most 126 rows"],
+        ),
         ("run lmc --preset huge", ["--preset", "huge", "smoke", "laptop", "paper"]),
         ("run lmc --pears 3", ["--pears", "--pairs"]),
         ("run lcm", ["lcm"]),

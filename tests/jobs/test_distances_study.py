@@ -10,7 +10,7 @@ from jobs import registry
 from jobs.kinds.distance import Spec as DistanceSpec
 from jobs.kinds.interpolate import Spec as PathSpec
 from jobs.specs import spec_hash
-from jobs.studies import distances, distances_results, lmc
+from jobs.studies import distances, distances_results, lmc_recipe
 
 SMOKE = distances.PRESETS["smoke"]
 
@@ -18,7 +18,7 @@ SMOKE = distances.PRESETS["smoke"]
 @pytest.mark.parametrize("preset", distances.PRESETS)
 def test_every_run_of_linear_mode_connectivity_is_reused_and_each_path_measured(preset: str) -> None:
     planned = {run.role: run.spec for run in distances.expand(distances.PRESETS[preset])}
-    shared = {run.role: spec_hash(run.spec) for run in lmc.expand(lmc.PRESETS[preset])}
+    shared = {run.role: spec_hash(run.spec) for run in lmc_recipe.expand(distances.SOURCES[preset])}
     assert {role: spec_hash(planned[role]) for role in shared} == shared
     measured = {role: spec for role, spec in planned.items() if isinstance(spec, DistanceSpec)}
     assert set(planned) == set(shared) | set(measured)
@@ -114,6 +114,24 @@ def test_whole_networks_and_layers_are_what_their_concatenated_weights_say(
         for head, *cells in zip(told.columns, *told.rows, strict=True)
     ]
     assert sum(widths) + 2 * len(widths) <= 80
+
+
+@pytest.mark.parametrize(
+    ("preset", "per_parameter", "barrier"),
+    [("gnn", 1.59e-4, 0.095), ("paper", None, -0.012), ("smoke", None, None)],
+)
+def test_the_papers_numbers_stand_beside_those_of_its_networks(
+    vectors: dict[str, np.ndarray], preset: str, per_parameter: float | None, barrier: float | None
+) -> None:
+    """Lim et al. 2024, appendix A: distances are over the trained entries of graph networks."""
+    given = {"weight_distance": records(vectors), "path_point": paths()}
+    found = distances.results(distances.PRESETS[preset], {"w/distance/0": "r", "w/path/0": "p"}, given)
+    stated = {row["entries"]: row["paper_per_parameter"] for row in found["distances"].to_pylist()}
+    assert stated == {"trainable": per_parameter, "all": None}
+    (loss,) = [
+        row for row in found["summary"].to_pylist() if (row["split"], row["quantity"]) == ("test", "loss")
+    ]
+    assert loss["paper_barrier_midpoint"] == barrier
 
 
 def test_a_layer_that_is_fixed_whole_has_no_distance() -> None:

@@ -16,7 +16,15 @@ from jobs.studies import aligned, lmc, lmc_gnn, lmc_recipe, lmc_resnet20, lmc_re
 from symcore.align.weights import WeightMatching
 from symcore.networks.resnet import ResNetSpec
 from symcore.training import TrainingSpec
-from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
+from symcore.treatments import (
+    AsymmetricInit,
+    FixedBiases,
+    SigmaAsymmetric,
+    Standard,
+    Syre,
+    WAsymmetric,
+    WFiGLU,
+)
 
 
 def roles(spec: lmc.Spec) -> dict[str, RunSpec]:
@@ -34,6 +42,8 @@ WIDE = {
 }
 """Hashes of the first runs of the wide networks' presets, as people have stored them."""
 ROWS = (lmc, lmc_resnet20, lmc_resnet20x8, lmc_gnn)
+MASKED = ("w", "w_figlu", "w0", "asym_init")
+"""Treatments with the masks of `w`."""
 PRESETS = {f"{row.Spec().kind}:{name}": spec for row in ROWS for name, spec in row.PRESETS.items()}
 
 
@@ -69,22 +79,52 @@ def test_each_treatment_trains_two_networks_a_pair_from_the_same_seeds() -> None
 
 
 def test_controls_share_seeds_masks_and_settings_with_what_they_control() -> None:
-    planned = roles(lmc.Spec(treatments=lmc_recipe.ALL, w=WAsymmetric(n_fix=(4, 8, 8, 32)), mask_seed=2))
-    trained = {name: planned[f"{name}/train/0"] for name in ("w", "w0", "asym_init", "syre", "fixed_biases")}
+    spec = lmc.Spec(
+        treatments=lmc_recipe.ALL,
+        w=WAsymmetric(n_fix=(4, 8, 8, 32)),
+        sigma=SigmaAsymmetric(std=0.5),
+        sigma_learning_rate=1e-4,
+        mask_seed=2,
+    )
+    planned = roles(spec)
+    trained = {name: planned[f"{name}/train/0"] for name in (*MASKED, "syre", "fixed_biases")}
     assert len({run.seeds for run in trained.values()}) == 1
     assert {run.mask_seeds for run in trained.values()} == {(20_000,)}
     assert trained["w0"].treatment == WAsymmetric(n_fix=(4, 8, 8, 32), kappa=(0, 0, 0, 0))
+    assert trained["w_figlu"].treatment == WFiGLU(n_fix=(4, 8, 8, 32), std=0.5)
+    assert len({run.training for run in trained.values()}) == 1
     assert trained["asym_init"].treatment == AsymmetricInit(n_fix=(4, 8, 8, 32))
     assert (trained["syre"].treatment, trained["fixed_biases"].treatment) == (Syre(), FixedBiases())
     hashes_of = {spec_hash(run) for run in planned.values()}
     assert len(hashes_of) == 2 * len(lmc_recipe.ALL) - 1  # REPAIR has the alignment of Git Re-Basin
 
 
-def test_the_controls_repeat_the_papers_networks_and_search_longer() -> None:
-    controls, paper = lmc.PRESETS["controls"], lmc.PRESETS["paper"]
+@pytest.mark.parametrize("row", [lmc, lmc_resnet20])
+def test_the_controls_repeat_the_papers_networks_and_search_longer(row: Any) -> None:
+    controls, paper = row.PRESETS["controls"], row.PRESETS["paper"]
     assert controls.treatments == ("standard", "rebasin", "w", "w0", "syre", "asym_init")
     assert (controls.restarts, paper.restarts) == (10, 1)
     assert hashes(paper)["w/path/0"] == hashes(controls)["w/path/0"]
+    assert row.Spec.model_validate(controls.model_dump()) == controls
+
+
+def test_the_controls_of_graph_networks_have_both_w_and_what_is_linear() -> None:
+    """The authors' code has FiGLU besides the masks, whose gates are almost linear at the start."""
+    controls, linear = hashes(lmc_gnn.PRESETS["controls"]), roles(lmc_gnn.PRESETS["linear"])
+    paper = hashes(lmc_gnn.PRESETS["paper"])
+    assert {role: paper[role] for role in paper if role in controls} == {
+        role: found for role, found in controls.items() if role in paper
+    }
+    assert {role.partition("/")[0] for role in set(controls) - set(paper)} == {
+        "w_figlu",
+        "w0",
+        "syre",
+        "asym_init",
+    }
+    trained = roles(lmc_gnn.PRESETS["controls"])["w_figlu/train/0"]
+    assert trained.treatment == WFiGLU(std=0.01 / 16)
+    assert {run.network.activation for role, run in linear.items() if "/train/" in role} == {"none"}
+    assert {role.partition("/")[0] for role in linear} == {"standard", "activations", "w"}
 
 
 def test_another_study_seed_shares_no_network() -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from jobs import registry
 from jobs.kinds import train
 from jobs.specs import spec_hash
-from jobs.studies import biases, lmc_recipe, lmc_resnet20, warmup
+from jobs.studies import biases, lmc_gnn, lmc_recipe, lmc_resnet20, warmup
 from symcore.treatments import FixedBiases
 
 STUDIES = [warmup, biases]
@@ -49,6 +49,27 @@ def test_the_paper_preset_trains_the_networks_of_table_1_at_the_papers_warm_up()
     table_1 = {run.role: spec_hash(run.spec) for run in lmc_recipe.expand(lmc_resnet20.PRESETS["paper"])}
     planned = {run.role: spec_hash(run.spec) for run in warmup.expand(warmup.PRESETS["paper"])}
     assert all(planned[f"{role}/20"] == known for role, known in table_1.items())
+
+
+def test_graph_networks_stand_beside_the_papers_and_differ_from_table_1_in_their_warm_up_alone() -> None:
+    """Lim et al. 2024, ablations; an epoch is a step."""
+    spec = warmup.PRESETS["gnn"]
+    stated = {setting.value: setting.paper for setting in warmup.settings(spec)}
+    assert [stated[epochs]["activations"] for epochs in (1, 20)] == [(0.249, 0.04), (0.292, 0.04)]
+    assert [stated[epochs]["w"] for epochs in (1, 20)] == [(0.075, 0.04), (0.074, 0.02)]
+    table_1 = trained(lmc_gnn, lmc_gnn.PRESETS["paper"])
+    for role, run in trained(warmup, spec).items():
+        name, _, epochs = role.rpartition("/")
+        assert run.training.warmup_epochs == int(epochs)
+        same = {"warmup_epochs": 25}
+        known = table_1.get(name)
+        if known is None:
+            assert name.startswith("w_figlu/")
+        else:
+            update = {"training": run.training.model_copy(update=same)}
+            assert spec_hash(run.model_copy(update=update)) == spec_hash(known)
+    elsewhere = spec.model_copy(update={"data": "cora"})
+    assert not any(setting.paper for setting in warmup.settings(elsewhere))
 
 
 def test_each_bound_is_a_run_of_its_own_beside_what_has_none() -> None:

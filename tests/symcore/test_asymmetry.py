@@ -109,6 +109,58 @@ def test_a_narrow_network_still_gets_a_fixed_weight_in_every_row():
     assert [layer.n_fix for layer in layers] == [8, 1, 1, 2]
 
 
+def zeros(network: torch.nn.Module, form: str = "entry") -> list[tuple[int, str]]:
+    """`n_fix` and form of each layer where kappa is 0 and neither is given."""
+    matrices = asymmetry.weight_matrices(network)
+    settled = asymmetry.layers(matrices, WAsymmetric(form=form, kappa=(0,) * len(matrices)))
+    return [(layer.n_fix, layer.form) for layer in settled]
+
+
+def test_zeros_of_the_wide_resnet20_leave_some_of_the_first_convolution():
+    """Buergin et al. 2026: 4 * 3 of 27; all else as the paper has it with constants."""
+    network = resnet(20, 8)
+    with_constants = asymmetry.layers(asymmetry.weight_matrices(network), WAsymmetric())
+    assert with_constants[0].n_fix == 27
+    assert zeros(network) == [(12, "entry"), *((layer.n_fix, "entry") for layer in with_constants[1:])]
+
+
+def test_zeros_are_single_weights_where_filters_are_too_few_and_none_of_a_shortcut_where_these_are():
+    assert zeros(resnet(8, 1), "filter") == [
+        (12, "entry"),
+        *((n, "filter") for n in (4, 4, 6, 6, 6, 8, 8, 8, 8)),
+    ]
+    narrow = zeros(resnet(8, 0.25), "filter")
+    assert (narrow[0], narrow[3], narrow[5]) == ((3, "entry"), (14, "entry"), (0, "filter"))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 128])
+def test_zeros_keep_the_defaults_that_tell_rows_apart_and_else_take_the_nearest(width):
+    network = MLPSpec(width=width).build((8, 8), 10)
+    given = asymmetry.layers(asymmetry.weight_matrices(network), WAsymmetric())
+    for layer, (n_fix, _) in list(zip(given, zeros(network), strict=True))[:-1]:
+        nearer = [n for n in range(layer.choices) if abs(n - layer.n_fix) < abs(n_fix - layer.n_fix)]
+        assert math.comb(layer.choices, n_fix) >= layer.rows
+        assert not any(math.comb(layer.choices, n) >= layer.rows for n in nearer)
+
+
+def test_zeros_that_cannot_tell_rows_apart_are_refused_with_what_can():
+    wide = ResNetSpec(depth=8, width=8).build((8, 8), 10)
+    with pytest.raises(ValueError, match=r"128 rows of conv\.weight .* accepted: at most 126 rows, or kappa"):
+        zeros(wide)
+    matrices = asymmetry.weight_matrices(resnet(8, 0.25))
+    numbers, kappa = [3, 9, 9, 14, 14, 2, 18, 18, 2, 2], (0,) * 10
+    with pytest.raises(
+        ValueError, match=r"2 of 4 .* 6 ways.*shortcut.*accepted: 0, at most 6 rows, or kappa"
+    ):
+        asymmetry.layers(matrices, WAsymmetric(n_fix=tuple(numbers), kappa=kappa))
+    numbers[5] = 0
+    numbers[2] = 0
+    with pytest.raises(ValueError, match=r"conv2\.weight apart .* accepted: 1 to 35, or kappa above 0"):
+        asymmetry.layers(matrices, WAsymmetric(n_fix=tuple(numbers), kappa=kappa))
+    numbers[2] = 1
+    assert asymmetry.layers(matrices, WAsymmetric(n_fix=tuple(numbers), kappa=kappa))[5].n_fix == 0
+
+
 def test_fixed_weights_have_standard_deviation_kappa_and_stand_only_where_d_is_zero():
     for network, kappas in ((paper_mlp(), PAPER.kappa), (resnet(8, 4), (2,) * 10)):
         drawn = asymmetry.draw(network, WAsymmetric(kappa=kappas), 0)

@@ -1,4 +1,4 @@
-"""Offsets, fixed biases and a W-Asymmetric start: what they fix, what stays trained, and what is left of symmetry."""
+"""Offsets, fixed biases, a W-Asymmetric start, and masks with FiGLU: what they fix, what stays trained, and what is left of symmetry."""
 
 from dataclasses import replace
 
@@ -15,7 +15,15 @@ from symcore.population import Design, build, forward, load, save
 from symcore.symmetry.automorphisms import coloured_graph, find
 from symcore.symmetry.inspector import changes
 from symcore.training import Trainer, TrainingSpec
-from symcore.treatments import AsymmetricInit, FixedBiases, Standard, Syre, WAsymmetric
+from symcore.treatments import (
+    AsymmetricInit,
+    FixedBiases,
+    SigmaAsymmetric,
+    Standard,
+    Syre,
+    WAsymmetric,
+    WFiGLU,
+)
 
 NETWORKS = {
     "mlp": MLPSpec(width=24, depth=2),
@@ -125,6 +133,37 @@ def test_an_asymmetric_start_is_the_w_asymmetric_networks_and_has_nothing_fixed(
 
 
 @EACH
+@pytest.mark.parametrize("mask_seeds", [(0,), (0, 5)], ids=["shared", "per member"])
+def test_w_with_figlu_has_the_masks_of_w_and_the_gates_of_sigma(name, mask_seeds, tmp_path):
+    both, w, sigma = (
+        population(name, treatment, mask_seeds=mask_seeds)
+        for treatment in (WFiGLU(std=0.5), WAsymmetric(), SigmaAsymmetric(std=0.5))
+    )
+    for mine, theirs in (
+        (both.effective(), w.effective()),
+        (both.asymmetry.trainable, w.asymmetry.trainable),
+        (both.buffers, sigma.buffers),
+    ):
+        assert list(mine) == list(theirs)
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in mine.items())
+    x = torch.randn(3, *SHAPES[name])
+    logits = forward(both, x)
+    assert torch.equal(forward(sigma.with_effective(w.effective()), x), logits)
+    assert not torch.allclose(forward(w, x), logits, rtol=1e-2)
+    save(both, tmp_path / "weights.safetensors")
+    assert torch.equal(forward(load(tmp_path / "weights.safetensors"), x), logits)
+
+
+def test_the_graph_network_of_the_authors_code_has_the_papers_count_and_starts_almost_linear():
+    """Lim et al. 2024: mask and FiGLU, 171,576 trainable; on inputs of unit variance gates are 1/2 to about 0.0025."""
+    one = build(Design(GNNSpec(), WFiGLU(std=0.01 / 16), (128,), 40, (0,)))
+    assert asymmetry.trainable_count(one.network, one.asymmetry) == 171_576
+    x = torch.randn(1000, 256)
+    gated = one.network.hidden[1].activation(x)
+    assert (gated / x - 0.5).std().item() == pytest.approx(0.0025, rel=0.1)
+
+
+@EACH
 @pytest.mark.parametrize("treatment", [AsymmetricInit(), Syre(), FixedBiases()], ids=lambda t: t.kind)
 def test_networks_come_back_from_a_file_and_as_bound_modules(name, treatment, tmp_path):
     several, x = population(name, treatment), torch.randn(3, *SHAPES[name])
@@ -140,7 +179,9 @@ def test_networks_come_back_from_a_file_and_as_bound_modules(name, treatment, tm
 
 
 @pytest.mark.parametrize("name", ["mlp", "resnet", "rnn"])
-@pytest.mark.parametrize("treatment", [AsymmetricInit(), Syre(), FixedBiases()], ids=lambda t: t.kind)
+@pytest.mark.parametrize(
+    "treatment", [AsymmetricInit(), Syre(), FixedBiases(), WFiGLU()], ids=lambda t: t.kind
+)
 def test_training_moves_what_is_trained_and_not_one_bit_of_what_is_fixed(name, treatment, digits):
     start = population(name, treatment)
     trainer = Trainer(start, digits, TrainingSpec(weight_decay=0.3))
@@ -159,11 +200,32 @@ def test_training_moves_what_is_trained_and_not_one_bit_of_what_is_fixed(name, t
 
 
 @EACH
-@pytest.mark.parametrize("treatment", [Syre(), FixedBiases()], ids=lambda t: t.kind)
-def test_offsets_and_fixed_biases_leave_no_permutation(name, treatment):
+@pytest.mark.parametrize("treatment", [Syre(), FixedBiases(), WFiGLU()], ids=lambda t: t.kind)
+def test_offsets_fixed_biases_and_masks_with_figlu_leave_no_permutation(name, treatment):
     one = population(name, treatment, seeds=(1,))
     found = find(coloured_graph(one.network, torch.zeros(2, *SHAPES[name]), one.asymmetry))
     assert found.trivial
+
+
+@pytest.mark.parametrize("form", ["entry", "filter"])
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (ResNetSpec(depth=8, width=0.25), (3, 32, 32)),
+        (ResNetSpec(depth=8, width=0.25), (8, 8)),
+        (ResNetSpec(depth=8, width=1), (8, 8)),
+        (MLPSpec(width=2), (8, 8)),
+        (MLPSpec(width=5), (8, 8)),
+        (GNNSpec(width=4), (8,)),
+        (RecurrentSpec(cell="lstm", width=4), (8, 8)),
+    ],
+)
+def test_zeros_leave_no_permutation_in_networks_too_narrow_for_the_default_masks(network, shape, form):
+    matrices = asymmetry.weight_matrices(network.build(shape, 10))
+    treatment = WAsymmetric(form=form, kappa=(0,) * len(matrices))
+    one = build(Design(network, treatment, shape, 10, seeds=(1,)))
+    found = find(coloured_graph(one.network, torch.zeros(2, *shape), one.asymmetry))
+    assert (found.trivial, found.certificate) == (True, "forward")
 
 
 def test_equal_offsets_leave_every_permutation():

@@ -13,9 +13,25 @@ from symcore.gradients import Product, gradient_program
 from symcore.networks.mlp import MLPSpec
 from symcore.population import Design, build
 from symcore.training import Hooks, Trainer, TrainingSpec, fit
-from symcore.treatments import AsymmetricInit, FixedBiases, SigmaAsymmetric, Standard, Syre, WAsymmetric
+from symcore.treatments import (
+    AsymmetricInit,
+    FixedBiases,
+    SigmaAsymmetric,
+    Standard,
+    Syre,
+    WAsymmetric,
+    WFiGLU,
+)
 
-TREATMENTS = [Standard(), WAsymmetric(), SigmaAsymmetric(), AsymmetricInit(), Syre(std=0.1), FixedBiases()]
+TREATMENTS = [
+    Standard(),
+    WAsymmetric(),
+    SigmaAsymmetric(),
+    AsymmetricInit(),
+    Syre(std=0.1),
+    FixedBiases(),
+    WFiGLU(),
+]
 SPEC = TrainingSpec(epochs=2, batch=100)
 WARMING = TrainingSpec(
     epochs=4, batch=100, warmup_epochs=2, warmup_start=0.1, augment="crop_flip", weight_decay=0.3
