@@ -124,25 +124,21 @@ def test_a_wrong_network_is_refused_before_anything_is_queued(
     assert words in error["msg"]
 
 
-def test_an_activation_that_layers_share_is_refused_where_figlu_takes_its_place(
-    nets: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("called", "words"),
+    [
+        ("self.activation1", "an activation module of its own for each layer"),
+        ("torch.relu", r"aten\.relu in the network itself: hidden activations"),
+    ],
+    ids=["shared by layers", "function"],
+)
+def test_activations_that_figlu_cannot_take_the_place_of_are_refused_with_it(
+    called: str, words: str, nets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = nets.read_text().replace("self.activation2(self.conv2(x))", "self.activation1(self.conv2(x))")
-    nets.write_text(shared)
+    nets.write_text(nets.read_text().replace("self.activation2(self.conv2(x))", f"{called}(self.conv2(x))"))
     name(nets, monkeypatch)
     assert registry.study_spec(STUDY | {"treatments": ["standard", "w"]})
-    with pytest.raises(ValidationError, match="an activation module of its own for each layer"):
-        registry.study_spec(STUDY)
-
-
-def test_activations_that_are_functions_are_refused_where_figlu_takes_their_place(
-    nets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    function = nets.read_text().replace("self.activation2(self.conv2(x))", "torch.relu(self.conv2(x))")
-    nets.write_text(function)
-    name(nets, monkeypatch)
-    assert registry.study_spec(STUDY | {"treatments": ["standard", "w"]})
-    with pytest.raises(ValidationError, match=r"aten\.relu in the network itself: hidden activations"):
+    with pytest.raises(ValidationError, match=words):
         registry.study_spec(STUDY)
 
 
