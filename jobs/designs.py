@@ -21,10 +21,11 @@ from symcore.data.sources import SOURCES
 from symcore.figlu import activations
 from symcore.metrics import rows_at_once
 from symcore.networks.batchnorm import batch_norms
+from symcore.networks.gnn import GNN
 from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.shapes import layers, output_shapes
-from symcore.population import Design, build, forward
+from symcore.population import Design, build
 from symcore.settings import Settings
 from symcore.treatments import FixedBiases, Gates, Masks, Treatment
 
@@ -134,18 +135,22 @@ def check_separate_images(
 
 @lru_cache(maxsize=64)
 def _check_own(network: RegisteredSpec, data: str, treatment: Treatment) -> None:
-    """Builds a person's own network, and with FiGLU calls it: its layers may share one activation.
+    """Builds a person's own network, also with FiGLU: its activations may be functions, or shared by layers.
 
     Raises:
         ValueError: saying what is wrong with it.
     """
-    blueprint(network, data)
+    module, source = blueprint(network, data), SOURCES[data]
+    if source.nodes and not isinstance(module, GNN):
+        msg = (
+            f"network {network.name!r}: it would never be given the edges of {data}; accepted: a build function that "
+            "returns a symcore.networks.gnn.GNN, a network of kind gnn, or images"
+        )
+        raise ValueError(msg)
     if not isinstance(treatment, Gates):
         return
-    source = SOURCES[data]
-    gated = build(Design(network, treatment, source.input_shape, source.classes, seeds=(0,)))
     try:
-        forward(gated, torch.zeros(2, *source.input_shape))
+        build(Design(network, treatment, source.input_shape, source.classes, seeds=(0,)))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         msg = (

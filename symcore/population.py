@@ -19,7 +19,8 @@ from torch.func import functional_call, stack_module_state, vmap
 from symcore import asymmetry as asym
 from symcore import controls
 from symcore.asymmetry import Asymmetry, Parameters
-from symcore.figlu import replace_activations
+from symcore.figlu import check_gates, replace_activations
+from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
 from symcore.randomness import torch_seed
 from symcore.treatments import AsymmetricInit, FixedBiases, Gates, Masks, Syre, Treatment
@@ -114,7 +115,8 @@ def build(design: Design, device: torch.device | str = "cpu") -> Population:
     """Initialises every member from its own seed, masks and gates from the mask seeds.
 
     Raises:
-        ValueError: if the treatment does not fit the network, or the seeds do not match in number.
+        ValueError: if the treatment does not fit the network (as FiGLU with a person's own, where it cannot take the place
+            of every hidden activation), or the seeds do not match in number.
     """
     if len(design.mask_seeds) not in {1, len(design.seeds)}:
         msg = f"mask_seeds: got {len(design.mask_seeds)} for {len(design.seeds)} members; give one, or one per member"
@@ -124,10 +126,13 @@ def build(design: Design, device: torch.device | str = "cpu") -> Population:
     network, masks = forms[0][0], [mask for _, mask in forms if mask is not None]
     buffers = [dict(form.named_buffers()) for form, _ in forms]
     shared = len(forms) == 1
+    if isinstance(design.network, RegisteredSpec) and isinstance(design.treatment, SigmaAsymmetric):
+        check_gates(network, torch.zeros(2, *design.input_shape))
     population = Population(
         design=design,
         network=network.requires_grad_(requires_grad=False),
-        parameters={name: p.detach() for name, p in parameters.items()},
+        # FiGLU has none, where an activation (PReLU) may have had some
+        parameters={name: parameters[name].detach() for name, _ in network.named_parameters()},
         buffers=buffers[0]
         if shared
         else {name: torch.stack([b[name] for b in buffers]) for name in buffers[0]},
@@ -205,7 +210,11 @@ def save(population: Population, path: Path) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Population:
-    """The population that `save` wrote; masks and gates come from the file, not from their seeds."""
+    """The population that `save` wrote; masks and gates come from the file, not from their seeds.
+
+    Raises:
+        ValueError: if the file's buffers are not those of the network, because it was made with fewer gates, say.
+    """
     groups: dict[str, Parameters] = {"parameters": {}, "buffers": {}, "trainable": {}, "fixed": {}}
     with safe_open(path, framework="pt") as file:
         design = _DESIGN.validate_json(file.metadata()["design"])
@@ -213,6 +222,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> Population:
             group, name = key.split("/", 1)
             groups[group][name] = file.get_tensor(key)
     network, _ = _form(design, design.mask_seeds[0])
+    missing = {name for name, _ in network.named_buffers()} ^ groups["buffers"].keys()
+    if missing:
+        msg = f"{path}: the file and the network differ in the buffers {', '.join(sorted(missing))}; accepted: files of the same form"
+        raise ValueError(msg)
     stacked = len(design.mask_seeds) > 1
     masked = Asymmetry(groups["trainable"], groups["fixed"], stacked) if groups["fixed"] else None
     order = dict(network.named_parameters())

@@ -6,6 +6,7 @@ leaves its function as it is; torch can vectorise it over networks and different
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from symcore.align.proof import prove
+from symcore.networks.adopted import adopt
+from symcore.networks.batchnorm import EPSILON, batch_norms, observed
 from symcore.randomness import stream
 from symcore.symmetry import permutations
 
@@ -46,9 +49,10 @@ def check(name: str, build: Callable[[], nn.Module], input_shape: tuple[int, ...
     if not isinstance(network, nn.Module) or not list(network.parameters()):
         msg = f"network {name!r}: build gave {type(network).__name__}; accepted: a torch.nn.Module with parameters"
         raise NetworkError(msg)
+    adopt(network)
     _check_outputs(name, network, x, classes)
     with _telling(name, "it cannot be built without values, on torch's device 'meta'"), torch.device("meta"):
-        build()(x.to("meta"))
+        adopt(build())(x.to("meta"))
     _check_permutations(name, network, x)
     with _telling(name, "torch.func cannot vectorise and differentiate it"):
         _gradient(network, x)
@@ -73,11 +77,18 @@ def _check_outputs(name: str, network: nn.Module, x: Tensor, classes: int) -> No
         given = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         msg = f"network {name!r}: inputs {list(x.shape)} give {given}; accepted: logits {[len(x), classes]}"
         raise NetworkError(msg)
+    if again := _called_again(network, x):
+        msg = (
+            f"network {name!r}: a call passes BatchNorm {', '.join(again)} not once; accepted: a BatchNorm of its own for "
+            "each place, for it has one mean and one variance"
+        )
+        raise NetworkError(msg)
     changed = [key for key, buffer in network.named_buffers() if not torch.equal(buffer, before[key])]
     if changed:
         msg = (
             f"network {name!r}: a call changes its buffers {', '.join(changed)}, as BatchNorm does with its running "
-            "statistics; accepted: buffers that stay, and norms of each image by itself (LayerNorm, GroupNorm)"
+            f"statistics; accepted: buffers that stay (nn.BatchNorm1d, 2d and 3d with weights and eps {EPSILON:g}, whose "
+            "statistics the lab estimates, and norms of each image by itself: LayerNorm, RMSNorm, GroupNorm)"
         )
         raise NetworkError(msg)
     scale = float(outputs.abs().max())
@@ -85,12 +96,28 @@ def _check_outputs(name: str, network: nn.Module, x: Tensor, classes: int) -> No
     if not _close(network(x), outputs, scale):
         msg = (
             f"network {name!r}: a second call, in evaluation mode, gives other outputs for the same inputs, as with "
-            "dropout; accepted: networks that compute the same in training and evaluation, without chance"
+            "dropout; accepted: networks that compute the same in training and evaluation, without chance (the lab takes "
+            "out modules of nn.Dropout, not what forward calls)"
         )
         raise NetworkError(msg)
-    if not _close(network(x[:1]), outputs[:1], scale):
+    statistics = observed(network, lambda: network(x))
+    alone, together = (functional_call(network, statistics, (rows,))[:1] for rows in (x[:1], x))
+    if not _close(alone, together, scale):
         msg = f"network {name!r}: an image's outputs depend on the others in its batch; accepted: each by itself"
         raise NetworkError(msg)
+
+
+def _called_again(network: nn.Module, x: Tensor) -> list[str]:
+    """Names of the BatchNorm modules that a call does not pass exactly once."""
+    passed = Counter[nn.Module]()
+    norms = {norm: network.get_submodule(norm) for norm in batch_norms(network)}
+    hooks = [
+        m.register_forward_pre_hook(lambda module, _inputs: passed.update([module])) for m in norms.values()
+    ]
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    return [norm for norm, module in norms.items() if passed[module] != 1]
 
 
 def _close(found: Tensor, outputs: Tensor, scale: float) -> bool:
@@ -99,7 +126,10 @@ def _close(found: Tensor, outputs: Tensor, scale: float) -> bool:
 
 def _check_permutations(name: str, network: nn.Module, x: Tensor) -> None:
     """Derives the permutations of its neurons, and proves that a random one leaves the function as it is."""
-    with _telling(name, "the permutations of its neurons cannot be read off its graph"):
+    with _telling(
+        name,
+        "the permutations of its neurons cannot be read off its graph (docs/own-networks.md lists what works)",
+    ):
         spec = permutations.derive(network, x)
     draw = stream(0, "network.check")
     weights = {key: p.detach().unsqueeze(0) for key, p in network.named_parameters()}

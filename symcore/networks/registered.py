@@ -26,6 +26,7 @@ import torch
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from torch import nn
 
+from symcore.networks.adopted import adopt
 from symcore.networks.checks import NetworkError, check
 from symcore.settings import Settings, is_stored
 
@@ -215,6 +216,8 @@ class RegisteredSpec(Settings):
     def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
         """A freshly initialised network for inputs of `input_shape`, [batch, *input_shape] -> [batch, class].
 
+        Dropout does nothing in it, and BatchNorm is the lab's own (`symcore.networks.adopted`).
+
         Raises:
             NetworkError: if it is not registered, is built by other code than the spec's, or is not what the lab can
                 work with (`symcore.networks.checks`).
@@ -223,7 +226,7 @@ class RegisteredSpec(Settings):
         if self.code:
             _check_code(self.name, self.code)
         _check_once(self.pinned(), input_shape, classes)
-        return found.build(input_shape, classes, **self.settings)
+        return adopt(found.build(input_shape, classes, **self.settings))
 
 
 def _check_code(name: str, code: str) -> None:

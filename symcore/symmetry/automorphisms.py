@@ -88,7 +88,7 @@ class Automorphisms:
         return self.log10_most == 0
 
 
-class _Opened(nn.Module):
+class Opened(nn.Module):
     """A network whose floating-point buffers are parameters, so that the neurons on their axes are followed too."""
 
     SUFFIX = "_as_parameter"
@@ -103,6 +103,7 @@ class _Opened(nn.Module):
             self.network.get_submodule(owner).register_parameter(leaf + self.SUFFIX, constant)
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """What the network gives."""
         constants: dict[str, Tensor] = {
             name: self.network.get_parameter(name + self.SUFFIX) for name in self.buffer_names
         }
@@ -120,10 +121,10 @@ def neurons(network: nn.Module, example_input: Tensor) -> PermutationSpec:
     """
 
     def plain(name: str) -> str:
-        return name.removeprefix("network.").removesuffix(_Opened.SUFFIX)
+        return name.removeprefix("network.").removesuffix(Opened.SUFFIX)
 
     found = []
-    for group in derive(_Opened(network), example_input).groups:
+    for group in derive(Opened(network), example_input).groups:
         axes = tuple((plain(name), axis) for name, axis in group.axes)
         name = group.name if group.name != "network" else group.axes[0][0].rpartition(".")[0]
         found.append(Group(plain(name), group.size, axes))

@@ -63,6 +63,7 @@ class AxisClasses:
         self._sets: DisjointSet[int] = DisjointSet([PINNED])
         self._refused: list[tuple[Axis, str]] = []
         self._made: list[Made] = []
+        self._following: list[tuple[Axes, Axes]] = []
 
     def free(self, shape: Iterable[int]) -> Axes:
         """New axes that nothing ties yet; axes of size 1 cannot be permuted and come pinned."""
@@ -92,6 +93,15 @@ class AxisClasses:
     def refuse(self, axes: Iterable[Axis], reason: str) -> None:
         """Says that these axes must turn out pinned, because no rule tells what else would become of them."""
         self._refused += [(axis, reason) for axis in axes]
+
+    def following(self, sources: Iterable[Axis], shape: Iterable[int]) -> Axes:
+        """New axes of a result that no rule follows: their order is fixed where that of all its sources is.
+
+        They are not pinned at once: what ties them to their sources would then pin neurons that `refuse` speaks of.
+        """
+        axes = self.free(shape)
+        self._following.append((tuple(sources), axes))
+        return axes
 
     def is_pinned(self, axis: Axis) -> bool:
         """Whether the order of an axis is known to be fixed by now."""
@@ -126,12 +136,16 @@ class AxisClasses:
                 self.refuse((whole, *parts), reason)
 
     def _pins_spread(self) -> bool:
-        """Pins wholes whose parts are, and parts whose wholes are; whether there were any."""
+        """Pins wholes whose parts are, parts whose wholes are, and what follows pinned sources; whether there were any."""
         spread = False
         for whole, parts, _ in self._made:
             free = [axis for axis in parts if not self.is_pinned(axis)]
             if bool(free) == self.is_pinned(whole):
                 self.pin(free or [whole])
+                spread = True
+        for sources, results in self._following:
+            if all(map(self.is_pinned, sources)) and not all(map(self.is_pinned, results)):
+                self.pin(results)
                 spread = True
         return spread
 
@@ -208,9 +222,20 @@ rule(
     "aten.detach",
     "aten.detach_",
     "aten.dropout",
+    "aten.hardswish",
     "aten.lift_fresh_copy",
+    "aten.log_sigmoid",
     "aten.to",
 )(elementwise)
+
+
+@rule("aten.prelu")
+def _prelu(axes: AxisClasses, call: Call) -> Axes:
+    """A slope for each channel of [batch, channel, ...], or one for all."""
+    x, weight = call.tensors
+    if weight and weight[0].size != 1:
+        axes.tie(x[1], weight[0])
+    return x
 
 
 @rule("aten.softmax", "aten.log_softmax")
@@ -249,6 +274,17 @@ def _matmul(axes: AxisClasses, call: Call) -> Axes:
     return (*batch, *first[-2:-1], *(second[-1:] if len(second) > 1 else ()))
 
 
+@rule("aten.scaled_dot_product_attention")
+def _attention(axes: AxisClasses, call: Call) -> Axes:
+    """Queries [..., l, e], keys [..., s, e], values [..., s, v] -> [..., l, v]; queries and keys meet in inner products."""
+    query, key, value = (call.arguments[name] for name in ("query", "key", "value"))
+    axes.tie(query[-1], key[-1])
+    axes.tie(key[-2], value[-2])
+    if call.arguments["attn_mask"] is not None or call.arguments["is_causal"]:
+        axes.pin((query[-2], key[-2]))
+    return (*broadcast(axes, [x[:-2] for x in (query, key, value)]), query[-2], value[-1])
+
+
 @rule("aten.addmm")
 def _addmm(axes: AxisClasses, call: Call) -> Axes:
     first, second = call.arguments["mat1"], call.arguments["mat2"]
@@ -256,11 +292,11 @@ def _addmm(axes: AxisClasses, call: Call) -> Axes:
     return broadcast(axes, [(first[0], second[1]), call.arguments["input"]])
 
 
-@rule("aten.layer_norm")
+@rule("aten.layer_norm", "aten.rms_norm")
 def _layer_norm(axes: AxisClasses, call: Call) -> Axes:
     """Mean and variance do not depend on the order; scale and shift belong to the normalised axes, the last ones."""
     x: Axes = call.arguments["input"]
-    for affine in (call.arguments["weight"], call.arguments["bias"]):
+    for affine in (call.arguments["weight"], call.arguments.get("bias")):
         if affine is not None:
             broadcast(axes, [x, affine])
     return x
@@ -276,10 +312,30 @@ def _convolution(axes: AxisClasses, call: Call) -> Axes:
         axes.tie(weight[0], bias[0])
     if call.arguments["groups"] == 1:
         axes.tie(channel, weight[1])
+    elif (
+        call.arguments["groups"] == channel.size == weight[0].size
+    ):  # depthwise: each channel is filtered by itself
+        axes.tie(channel, weight[0])
     else:
         reason = f"{call.place} has several groups of channels and works on neurons that can be permuted"
         axes.refuse((channel, weight[0], weight[1]), reason)
     return (*leading, weight[0], *axes.pinned(call.shape[len(leading) + 1 :]))
+
+
+@rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
+def _transposed_convolution(axes: AxisClasses, call: Call) -> Axes:
+    """[..., in, *positions] with weight [in, out, *kernel] -> [..., out, *positions]."""
+    x, weight, bias = call.arguments["input"], call.arguments["weight"], call.arguments["bias"]
+    leading, channel, positions = _features(x, len(weight) - 2)
+    axes.pin((*positions, *weight[2:]))
+    axes.tie(channel, weight[0])
+    if call.arguments["groups"] != 1:
+        reason = f"{call.place} has several groups of channels and works on neurons that can be permuted"
+        axes.refuse(weight[:2], reason)
+        return axes.following(weight[:2], call.shape)
+    if bias is not None:
+        axes.tie(weight[1], bias[0])
+    return (*leading, weight[1], *axes.pinned(call.shape[len(leading) + 1 :]))
 
 
 def _features(x: Axes, dimensions: int) -> tuple[Axes, Axis, Axes]:
@@ -303,6 +359,57 @@ for _dimensions in (1, 2, 3):
     rule(*(f"aten.{name}_pool{_dimensions}d" for name in ("avg", "max", "adaptive_avg")))(
         _pooling(_dimensions)
     )
+    rule(f"aten.upsample_nearest{_dimensions}d", f"aten._upsample_nearest_exact{_dimensions}d")(
+        _pooling(_dimensions)
+    )
+rule("aten.upsample_linear1d")(_pooling(1))
+rule("aten.upsample_bilinear2d", "aten.upsample_bicubic2d")(_pooling(2))
+
+
+def _ordered(axes: AxisClasses, sources: Axes, sizes: Iterable[int], call: Call, what: str) -> Axes:
+    """Axes of so many entries made of some that must have no neurons."""
+    axes.refuse(sources, f"{call.place} {what} neurons that can be permuted")
+    return axes.following(sources, sizes)
+
+
+@rule("aten.pad")
+def _pad(axes: AxisClasses, call: Call) -> Axes:
+    """Positions are added at the ends of some axes; the others stay."""
+    x: Axes = call.arguments["input"]
+    return tuple(
+        axis if axis.size == size else _ordered(axes, (axis,), [size], call, "adds to")[0]
+        for axis, size in zip(x, call.shape, strict=True)
+    )
+
+
+@rule("aten.cat")
+def _concatenate(axes: AxisClasses, call: Call) -> Axes:
+    """One axis is joined of several that have no neurons; on the others all tensors have the same."""
+    place = call.arguments.get("dim", 0) % len(call.shape)
+    joined = _ordered(axes, tuple(x[place] for x in call.tensors), [call.shape[place]], call, "joins")
+    before, after = (
+        broadcast(axes, [x[part] for x in call.tensors]) for part in (slice(place), slice(place + 1, None))
+    )
+    return (*before, *joined, *after)
+
+
+@rule("aten.stack")
+def _stack(axes: AxisClasses, call: Call) -> Axes:
+    """The new axis has the order of the tensors."""
+    result = list(broadcast(axes, call.tensors))
+    result.insert(call.arguments.get("dim", 0) % len(call.shape), axes.pinned([len(call.tensors)])[0])
+    return tuple(result)
+
+
+@rule("aten.select", "aten.slice", "aten.narrow")
+def _part(axes: AxisClasses, call: Call) -> Axes:
+    """Some entries of an axis without neurons; a slice keeps the axis, `select` does not."""
+    x: Axes = call.arguments["input"]
+    place = call.arguments.get("dim", 0) % len(x)
+    kept = call.shape[place : place + 1] if len(call.shape) == len(x) else ()
+    if kept == (x[place].size,):
+        return x
+    return (*x[:place], *_ordered(axes, x[place : place + 1], kept, call, "takes some of"), *x[place + 1 :])
 
 
 def _with_affine_channels(axes: AxisClasses, call: Call) -> Axes:
@@ -342,7 +449,7 @@ def _propagated(axes: AxisClasses, call: Call) -> Axes:
     return (node, channel)
 
 
-@rule("aten.sum", "aten.mean", "aten.amax", "aten.amin")
+@rule("aten.sum", "aten.mean", "aten.amax", "aten.amin", "aten.linalg_vector_norm")
 def _reduce(axes: AxisClasses, call: Call) -> Axes:
     """Reduced axes vanish, or stay with size 1."""
     x: Axes = call.arguments["input"]
@@ -373,7 +480,7 @@ def _transpose(_axes: AxisClasses, call: Call) -> Axes:
     return tuple(x)
 
 
-@rule("aten.expand")
+@rule("aten.expand", "aten.expand_as")
 def _expand(axes: AxisClasses, call: Call) -> Axes:
     """Stretched axes repeat one value, so nothing ties them; the others stay."""
     x = call.tensors[0]
@@ -404,7 +511,6 @@ def _reshape(axes: AxisClasses, call: Call) -> Axes:
         elif len(split) == 1:
             passed += axes.split(split[0], merged, call.place)
         else:
-            axes.refuse(split, f"{call.place} splits and merges neurons that can be permuted")
-            passed += axes.pinned(merged)
+            passed += _ordered(axes, tuple(split), merged, call, "splits and merges")
     remaining = iter(passed)
     return tuple(next(remaining) if size != 1 else axes.pinned([1])[0] for size in call.shape)

@@ -160,7 +160,7 @@ def _result(axes: AxisClasses, module: fx.GraphModule, node: fx.Node, known: Map
     # Right where nothing that the operation works on can be permuted; whether that is so shows only at the end.
     unpermuted = [axis for tensor in tensors for axis in tensor]
     axes.refuse(unpermuted, f"{_place(node)} has no rule and works on neurons that can be permuted")
-    return axes.pinned(_shape(node))
+    return axes.following(unpermuted, _shape(node))
 
 
 def _place(node: fx.Node) -> str:

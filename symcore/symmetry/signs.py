@@ -8,7 +8,7 @@ columns of every map that reads the state (the group is then that of signed perm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +25,14 @@ Flip = tuple[Unknown, ...]
 
 ODD = {
     f"aten.{name}"
-    for name in ("tanh", "sin", "tan", "asin", "atan", "sinh", "asinh", "erf", "neg", "sign", "hardtanh")
-}
+    for name in (
+        "tanh", "sin", "tan", "asin", "atan", "sinh", "asinh", "erf", "neg", "sign", "hardshrink", "softshrink",
+    )
+}  # fmt: skip
 STRUCTURAL = {
     f"aten.{name}"
     for name in (
-        "alias", "clone", "contiguous", "detach", "detach_", "dropout", "flatten", "lift_fresh_copy", "numpy_T",
+        "alias", "clone", "contiguous", "detach", "dropout", "flatten", "lift_fresh_copy", "numpy_T",
         "permute", "reshape", "select", "slice", "squeeze", "t", "to", "transpose", "unflatten", "unsqueeze", "view",
     )
 }  # fmt: skip
@@ -87,25 +89,37 @@ def _told(
 
 
 def _operation(told: _Equations, node: fx.Node) -> None:
-    name = str(getattr(node.target, "overloadpacket", node.target))
+    name = str(getattr(node.target, "overloadpacket", node.target)).rstrip("_")  # in place or not
     tensors = [source for source in node.all_input_nodes if source in told.nodes]
     if name in ZEROS:
         return  # zeros are their own negatives
     if name in {"aten.linear", "aten.matmul", "aten.mm", "aten.bmm", "aten.addmm"}:
         _product(told, node, name)
     elif name in {"aten.mul", "aten.div"}:
-        _multiply(told, node)
-    elif name in {"aten.add", "aten.sub", "aten.add_", "aten.sub_"}:
+        _multiply(told, node, node.args[:2])
+    elif name in {"aten.add", "aten.sub"}:
         _add(told, node)
-    elif name in ODD:
+    elif name in ODD or (name == "aten.hardtanh" and _is_symmetric(node)):
         _same(told, node, tensors)
     elif name in STRUCTURAL or name in SUMS:
         _carry(told, node, tensors)
     elif name == "aten.layer_norm":
         _layer_norm(told, node)
+    elif name == "aten.rms_norm":
+        _multiply(told, node, [node.args[0], *node.args[2:3]])
     else:
         for tensor in (*tensors, node):
             told.never(tensor)
+
+
+def _is_symmetric(node: fx.Node) -> bool:
+    """Whether hardtanh clips as far on one side of 0 as on the other; ReLU6 is a hardtanh that does not."""
+    bounds: Any = (
+        {"min_val": -1, "max_val": 1}
+        | dict(zip(("min_val", "max_val"), node.args[1:], strict=False))
+        | node.kwargs
+    )
+    return bool(bounds["min_val"] == -bounds["max_val"])
 
 
 def _product(told: _Equations, node: fx.Node, name: str) -> None:
@@ -150,9 +164,9 @@ def _add(told: _Equations, node: fx.Node) -> None:
             told.never(node)
 
 
-def _multiply(told: _Equations, node: fx.Node) -> None:
-    """A product of values flips where an odd number of its factors does."""
-    factors = [operand for operand in node.args[:2] if isinstance(operand, fx.Node)]
+def _multiply(told: _Equations, node: fx.Node, operands: Sequence[Any]) -> None:
+    """A product of values flips where an odd number of its factors does; a root mean square has no sign."""
+    factors = [operand for operand in operands if isinstance(operand, fx.Node)]
     for back in range(1, len(told.nodes[node]) + 1):
         beneath = []
         for factor in factors:

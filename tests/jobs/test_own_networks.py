@@ -60,6 +60,15 @@ class LeNet(nn.Module):
 register("lenet", lambda _shape, classes: LeNet(classes))
 """
 
+NODES = """
+from torch import nn
+from symcore.networks.gnn import GNNSpec
+from symcore.networks.registry import register
+
+register("linear", lambda shape, classes: nn.Sequential(nn.Linear(shape[0], 8), nn.ReLU(), nn.Linear(8, classes)))
+register("graph", lambda shape, classes: GNNSpec(width=8, norm="none").build(shape, classes))
+"""
+
 
 @pytest.fixture
 def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -115,15 +124,35 @@ def test_a_wrong_network_is_refused_before_anything_is_queued(
     assert words in error["msg"]
 
 
-def test_an_activation_that_layers_share_is_refused_where_figlu_takes_its_place(
-    nets: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("called", "words"),
+    [
+        ("self.activation1", "an activation module of its own for each layer"),
+        ("torch.relu", r"aten\.relu in the network itself: hidden activations"),
+    ],
+    ids=["shared by layers", "function"],
+)
+def test_activations_that_figlu_cannot_take_the_place_of_are_refused_with_it(
+    called: str, words: str, nets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = nets.read_text().replace("self.activation2(self.conv2(x))", "self.activation1(self.conv2(x))")
-    nets.write_text(shared)
+    nets.write_text(nets.read_text().replace("self.activation2(self.conv2(x))", f"{called}(self.conv2(x))"))
     name(nets, monkeypatch)
     assert registry.study_spec(STUDY | {"treatments": ["standard", "w"]})
-    with pytest.raises(ValidationError, match="an activation module of its own for each layer"):
+    with pytest.raises(ValidationError, match=words):
         registry.study_spec(STUDY)
+
+
+def test_a_network_that_would_never_see_a_graphs_edges_is_refused(
+    nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nets.write_text(NODES)
+    name(nets, monkeypatch)
+    of_nodes = {"kind": "lmc", "network": {"kind": "registered", "name": "linear"}, "data": "cora"}
+    with pytest.raises(
+        ValidationError, match=r"'linear': it would never be given the edges of cora; accepted: .*GNN"
+    ):
+        registry.study_spec(of_nodes)
+    assert registry.study_spec(of_nodes | {"network": {"kind": "registered", "name": "graph"}})
 
 
 def test_a_study_can_be_looked_at_when_its_network_is_gone(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -314,13 +316,114 @@ class MeanOfPositions(nn.Module):
         return x.mean(tuple(range(2, x.ndim))) if x.ndim > 2 else x
 
 
+class Then(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+CHANNELS: dict[str, nn.Module] = {
+    "depthwise": nn.Conv2d(6, 6, 3, groups=6),
+    "transposed": nn.ConvTranspose2d(6, 5, 3),
+    "prelu": nn.PReLU(6),
+    "prelu of one slope": nn.PReLU(),
+    "hardswish": nn.Hardswish(),
+    "logsigmoid": nn.LogSigmoid(),
+    "rms norm": nn.Sequential(
+        nn.Flatten(2), Then(lambda x: x.transpose(1, 2)), nn.RMSNorm(6), Then(lambda x: x.transpose(1, 2))
+    ),
+    "normalised": Then(lambda x: nn.functional.normalize(x, dim=1)),
+    "nearest": nn.Upsample(scale_factor=2),
+    "nearest exact": nn.Upsample(scale_factor=2, mode="nearest-exact"),
+    "bilinear": nn.Upsample(size=(4, 5), mode="bilinear"),
+    "bicubic": nn.Upsample(size=(4, 5), mode="bicubic"),
+    "linear": nn.Sequential(nn.AvgPool2d((7, 1)), nn.Flatten(2), nn.Upsample(scale_factor=2, mode="linear")),
+    "zeros around": nn.ZeroPad2d(2),
+    "reflected": nn.ReflectionPad2d(2),
+    "replicated": nn.ReplicationPad2d((0, 1, 2, 0)),
+    "circular": nn.CircularPad2d(1),
+    "positions joined": Then(lambda x: torch.cat([x, 2 * x, torch.zeros_like(x)], 3)),
+    "stacked": Then(lambda x: torch.stack([x, 2 * x], 2)[:, :, 1]),
+    "row": Then(lambda x: x[:, :, 2]),
+    "every other": Then(lambda x: x[:, :, ::2, 1:]),
+    "narrow": Then(lambda x: x.narrow(2, 1, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_channels_keep_their_order_through(name: str) -> None:
+    """Both maps and what is between are permuted together, and no axis is tied for nothing."""
+    between = copy.deepcopy(CHANNELS[name])
+    network = nn.Sequential(nn.Conv2d(2, 6, 3), between, nn.Tanh(), MeanOfPositions(), nn.LazyLinear(3))
+    x = probe(4, 2, 9, 9)
+    network(x.float())
+    spec = derive(network, x)
+    sizes = [6, 5] if isinstance(between, nn.ConvTranspose2d) else [6]
+    assert [group.size for group in spec.groups] == sizes
+    assert spec.parameters.keys() == {
+        parameter for parameter, p in network.named_parameters() if p.numel() > 1 and parameter != "4.bias"
+    }
+    assert change(network, spec, x) < 1e-12
+    for group in spec.groups:
+        for axis in group.axes:
+            torn = replace(group, axes=tuple(other for other in group.axes if other != axis))
+            assert change(network, PermutationSpec((torn,)), x) > 1e-4
+
+
+class Tokens(nn.Module):
+    """[batch, token, 4] -> [batch, 3]: a token for the class, positions, attention in one operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 6)
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.place = nn.Parameter(torch.randn(8, 6))
+        self.query, self.value = nn.Linear(6, 5), nn.Linear(6, 7)
+        self.key = nn.Linear(6, 5, bias=False)  # softmax takes no notice of one
+        self.readout = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = torch.cat([self.token.expand(len(x), 1, 6), x], 1) + self.place
+        x = nn.functional.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+        return self.readout(x[:, 0])
+
+
+def test_attention_of_one_head_has_three_groups() -> None:
+    network, x = Tokens(), probe(2, 7, 4)
+    spec = derive(network, x)
+    assert sorted(group.size for group in spec.groups) == [5, 6, 7]
+    assert change(network, spec, x) < 1e-12
+    for group in spec.groups:
+        for axis in group.axes:
+            torn = replace(group, axes=tuple(other for other in group.axes if other != axis))
+            assert change(network, PermutationSpec((torn,)), x) > 1e-4
+
+
 @pytest.mark.parametrize(
     ("between", "words"),
     [
         (nn.Conv2d(6, 6, 3, groups=2), r"aten\.conv2d\.default in 1 has several groups of channels"),
         (nn.GroupNorm(3, 6), r"aten\.group_norm\.default in 1 has several groups of channels"),
         (nn.BatchNorm2d(6), r"aten\.batch_norm\.default in 1 has running statistics"),
-        (nn.ConvTranspose2d(6, 6, 3), r"aten\.conv_transpose2d\.input in 1 has no rule"),
+        (nn.Conv2d(6, 12, 3, groups=6), r"aten\.conv2d\.default in 1 has several groups of channels"),
+        (
+            nn.ConvTranspose2d(6, 6, 3, groups=6),
+            r"aten\.conv_transpose2d\.input in 1 has several groups of channels",
+        ),
+        (nn.PixelShuffle(1), r"aten\.pixel_shuffle\.default in 1 has no rule"),
+        (nn.GLU(1), r"aten\.glu\.default in 1 has no rule"),
+        (Then(lambda x: x[:, :3]), r"aten\.slice\.Tensor in 1 takes some of neurons"),
+        (Then(lambda x: torch.cat([x, x], 1)), r"aten\.cat\.default in 1 joins neurons"),
+        (
+            Then(lambda x: nn.functional.pad(x, (0, 0, 0, 0, 1, 1))),
+            r"aten\.pad\.default in 1 adds to neurons",
+        ),
     ],
 )
 def test_what_permutes_channels_only_in_part_is_refused(between: nn.Module, words: str) -> None:
@@ -389,10 +492,24 @@ def test_derivation_leaves_the_network_as_it_was() -> None:
 
 
 def test_an_operation_without_a_rule_is_named() -> None:
-    network = nn.Sequential(nn.Linear(4, 6), nn.PReLU(6), nn.Linear(6, 3))
+    network = nn.Sequential(nn.Linear(4, 6), nn.Softmin(1), Then(lambda x: x.cumsum(1)), nn.Linear(6, 3))
     with pytest.raises(
-        DerivationError, match=r"aten\.prelu\.default in 1 has no rule .* axis 0 of 0\.weight"
+        DerivationError, match=r"aten\.cumsum\.default in 2 has no rule .* axis 0 of 0\.weight"
     ):
+        derive(network, probe(5, 4))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x + x.flip(1), lambda x: x + torch.cat([x, x], 1)[:, :6]],
+    ids=["unknown", "joined"],
+)
+def test_what_has_no_rule_is_refused_also_where_its_result_is_added_to_its_neurons(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    """Not taken for neurons in a fixed order, which would hide those of the first map that can be permuted."""
+    network = nn.Sequential(nn.Linear(4, 6), Then(function), nn.Linear(6, 3))
+    with pytest.raises(DerivationError, match=r"neurons that can be permuted: axis 0 of 0\.weight"):
         derive(network, probe(5, 4))
 
 

@@ -100,12 +100,39 @@ def shifted_norm() -> nn.Module:
         Layers(nn.GELU()),
         Layers(nn.ReLU()),
         Layers(nn.Sigmoid()),
+        Layers(nn.Tanhshrink()),
+        Layers(nn.Softshrink()),
+        Layers(nn.Hardtanh()),
+        Layers(nn.Hardtanh(-0.3, 0.3, inplace=True)),
+        Layers(nn.Hardtanh(-0.1, 0.3)),
+        Layers(nn.Hardtanh(0, 2)),
+        Layers(nn.ReLU6()),
         Layers(nn.Tanh(), shifted_norm()),
         Layers(nn.Tanh(), nn.LayerNorm(4, elementwise_affine=False)),
+        Layers(nn.Tanh(), nn.RMSNorm(4, elementwise_affine=False)),
         Gated(),
+        Layers(nn.Tanh(), nn.RMSNorm(4)),
         RecurrentSpec(cell="rnn", width=4).build((4, 3), 2),
     ],
-    ids=["tanh", "gelu", "relu", "sigmoid", "norm and tanh", "plain norm and tanh", "product", "cell"],
+    ids=[
+        "tanh",
+        "gelu",
+        "relu",
+        "sigmoid",
+        "tanhshrink",
+        "softshrink",
+        "hardtanh",
+        "narrow hardtanh",
+        "lopsided hardtanh",
+        "hardtanh from 0",
+        "relu6",
+        "norm and tanh",
+        "plain norm and tanh",
+        "plain rms norm and tanh",
+        "product",
+        "rms norm and tanh",
+        "cell",
+    ],
 )
 def test_every_pattern_of_signs_is_tried(network: nn.Module) -> None:
     """Brute force over all sets of a group's axes: those that leave the function are what is derived, or products of it."""
@@ -121,7 +148,8 @@ def test_every_pattern_of_signs_is_tried(network: nn.Module) -> None:
                 moved[name] = symmetry.flip_axis(moved[name], axis, signs)
             if torch.allclose(functional_call(network, moved, (PROBES,)), expected, rtol=1e-9, atol=1e-9):
                 harmless.add(frozenset(chosen))
-        if isinstance(network, Gated):
+        scaled = ("norm.weight", 0) in group.axes and isinstance(network.norm, nn.RMSNorm)
+        if isinstance(network, Gated) or scaled:
             assert len(harmless) == 4  # two flips and their product; the specification names one
             assert frozenset(group.flip) in harmless
             assert group.flip
