@@ -74,9 +74,6 @@ class Spec(MaybeDataRunSpec):
                 f"none given; accepted: the data set of the train run, whose images {self.method.label} reads"
             )
             raise field_error(Spec, ("data",), None, msg)
-        if self.data is not None and SOURCES[self.data].nodes and not on_graphs(self.method):
-            msg = f"{self.method.label} learns from minibatches, and {self.data} is a graph; accepted: another method"
-            raise field_error(Spec, ("method",), self.method.kind, msg)
         if self.data is not None and not self.method.reads_images:
             msg = f"{self.data} is not read by {self.method.label} as it is set; accepted: none"
             raise field_error(Spec, ("data",), self.data, msg)
@@ -85,11 +82,6 @@ class Spec(MaybeDataRunSpec):
     def inputs(self) -> tuple[SpecHash, ...]:
         """The train run."""
         return (self.source,)
-
-
-def on_graphs(method: Method) -> bool:
-    """Whether a method can align networks of a graph, whose nodes make no minibatches."""
-    return not method.reads_images or isinstance(method, ActivationMatching)
 
 
 WEIGHT_MATCHING = "weight_matching"
@@ -210,9 +202,9 @@ def _work(method: Method, data: Source) -> tuple[float, float, int]:
         case ActivationMatching():
             return 1, 2, data.nodes or min(method.images, data.sizes["train"])
         case StraightThrough():
-            return 2 * method.steps, 3 * method.steps, method.batch
+            return 2 * method.steps, 3 * method.steps, data.nodes or method.batch
         case Sinkhorn():
-            return method.steps, 3 * method.steps if method.reads_images else 0, method.batch
+            return method.steps, 3 * method.steps if method.reads_images else 0, data.nodes or method.batch
         case CycleConsistent():
             return 5 * min(SWEEPS, method.max_steps) + SWEEPS, 0, 0
 

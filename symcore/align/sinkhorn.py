@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from symcore.align.learning import Adam, Found, Lines, bytes_each, learn
+from symcore.align.learning import Adam, Found, Lines, bytes_each, learn, minibatch
 from symcore.align.matching import Matching, Networks, Tensors, Watch, assign, dot, in_parts, inner_product
 from symcore.align.proof import proven
 from symcore.align.soft import moved
@@ -39,11 +39,11 @@ class Sinkhorn(Settings):
     objective: Objective = "random"
     """What is made small: the loss halfway, or at a random point of the line in each step, or the distance of weights."""
     images: int = Field(default=10_000, ge=1)
-    """The first so many training images are learned from, or all where there are fewer; the distance needs none."""
+    """The first so many training images are learned from, or all where there are fewer; of a graph all nodes, for the distance none."""
     steps: int = Field(default=500, ge=1, le=1_000_000)
     """Steps of Adam."""
     batch: int = Field(default=128, ge=1, le=65_536)
-    """Images in a minibatch."""
+    """Images in a minibatch; of a graph all nodes."""
     learning_rate: float = Field(default=0.3, gt=0, le=100)
     """Adam's step size on the logarithms of the soft permutations' entries."""
     iterations: int = Field(default=20, ge=1, le=10_000)
@@ -60,7 +60,8 @@ class Sinkhorn(Settings):
         def one(some: Networks, own: Watch) -> Matching:
             return match(some.form, some.a, some.b, some.example, images, self, seed=seed, watch=own)
 
-        return in_parts(networks, watch, bytes_each(networks.form, networks.example, self.batch), one)
+        batch = minibatch(images, self.batch)
+        return in_parts(networks, watch, bytes_each(networks.form, networks.example, batch), one)
 
 
 def match(
