@@ -254,6 +254,21 @@ def test_signs_are_left_alone_where_told(
     assert not unsigned.signs
 
 
+@pytest.mark.parametrize(("value", "pairs"), [(torch.nan, ((0, 1), (2, 0))), (-torch.inf, ((1, 0), (0, 2)))])
+def test_weights_that_are_not_finite_are_named_before_any_method_begins(
+    value: float, pairs: tuple[tuple[int, int], ...], trained: dict[str, Population]
+) -> None:
+    """And networks that are in no pair do not matter."""
+    some = networks(trained["mlp"])
+    weights = {name: w.clone() for name, w in some.weights.items()}
+    last = list(weights)[-1]
+    weights[last][2].view(-1)[0] = value
+    side = "a" if pairs[1][0] == 2 else "b"
+    with pytest.raises(ValueError, match=f"^{side}: {last} is not finite in pair 1; such weights cannot"):
+        replace(some, weights=weights, pairs=pairs)
+    assert replace(some, weights=weights, pairs=pairs[:1]).parameters == some.parameters
+
+
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_where_nothing_can_be_permuted_nothing_is(method: Any, digits: Dataset) -> None:
     sigma = build(Design(MLPSpec(width=8, depth=2), SigmaAsymmetric(), (8, 8), 10, (0, 1)))
