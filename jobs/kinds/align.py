@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, model_serializer, model_validator
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -27,13 +27,15 @@ from symcore.align.sinkhorn import Sinkhorn
 from symcore.align.straight_through import StraightThrough
 from symcore.align.weights import WeightMatching
 from symcore.data.sources import SOURCES, Source
+from symcore.settings import is_stored
 
 
 class Spec(MaybeDataRunSpec):
     """Pairs of one trained population, aligned by any of several methods."""
 
     kind: Literal["align"] = "align"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
+    """Filled in when it is left out: 2 for methods that left signs alone in version 1, which is only read where it is stored."""
     data: DataName | None = None
     """Data set that the networks were trained on, for the methods that read images; the others take none."""
     method: Method = WeightMatching()
@@ -44,6 +46,23 @@ class Spec(MaybeDataRunSpec):
     """Members (a, b) of each pair; b is permuted."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seeds all that is random: orders of layers and of images, starts of further ascents."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_version(cls, given: Any) -> Any:  # noqa: ANN401 - what came from outside
+        if not isinstance(given, dict) or given.get("version"):
+            return given
+        method = given.get("method")
+        kind = method.get("kind") if isinstance(method, dict) else getattr(method, "kind", method)
+        return given | {"version": current(kind)}
+
+    @model_validator(mode="after")
+    def _is_carried_out_as_it_says(self, info: ValidationInfo) -> Self:
+        now = current(self.method.kind)
+        if self.version != now and not is_stored(info):
+            msg = f"{self.version} is not how {self.method.label} is carried out; accepted: {now}"
+            raise field_error(Spec, ("version",), self.version, msg)
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -74,9 +93,6 @@ class Spec(MaybeDataRunSpec):
                 f"none given; accepted: the data set of the train run, whose images {self.method.label} reads"
             )
             raise field_error(Spec, ("data",), None, msg)
-        if self.data is not None and SOURCES[self.data].nodes and not on_graphs(self.method):
-            msg = f"{self.method.label} learns from minibatches, and {self.data} is a graph; accepted: another method"
-            raise field_error(Spec, ("method",), self.method.kind, msg)
         if self.data is not None and not self.method.reads_images:
             msg = f"{self.data} is not read by {self.method.label} as it is set; accepted: none"
             raise field_error(Spec, ("data",), self.data, msg)
@@ -87,12 +103,14 @@ class Spec(MaybeDataRunSpec):
         return (self.source,)
 
 
-def on_graphs(method: Method) -> bool:
-    """Whether a method can align networks of a graph, whose nodes make no minibatches."""
-    return not method.reads_images or isinstance(method, ActivationMatching)
+def current(method: object) -> Literal[1, 2]:
+    """The version of runs by a method of that kind."""
+    return 2 if method in SIGNED_LATER else 1
 
 
 WEIGHT_MATCHING = "weight_matching"
+SIGNED_LATER = ("sinkhorn", "cycle_consistent")
+"""Kinds of the methods whose neurons kept their signs in version 1."""
 LATER = ("signs",)
 """Settings of weight matching that came after runs had been stored; at their defaults they are not written."""
 TABLES = {
@@ -210,9 +228,9 @@ def _work(method: Method, data: Source) -> tuple[float, float, int]:
         case ActivationMatching():
             return 1, 2, data.nodes or min(method.images, data.sizes["train"])
         case StraightThrough():
-            return 2 * method.steps, 3 * method.steps, method.batch
+            return 2 * method.steps, 3 * method.steps, data.nodes or method.batch
         case Sinkhorn():
-            return method.steps, 3 * method.steps if method.reads_images else 0, method.batch
+            return method.steps, 3 * method.steps if method.reads_images else 0, data.nodes or method.batch
         case CycleConsistent():
             return 5 * min(SWEEPS, method.max_steps) + SWEEPS, 0, 0
 

@@ -6,14 +6,14 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 from torch import nn
 
-from jobs.designs import field_error, rows_together, size
+from jobs.designs import rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset
 from jobs.job import Job
@@ -76,16 +76,9 @@ class Spec(PairsSpec):
     repair: bool = Field(default=False, exclude_if=operator.not_)
     """Scale and shift what hidden maps put out at each point, so that its mean and spread over training images are those on the line between the ends' (REPAIR, Jordan et al. 2023)."""
     repair_images: int = Field(default=2_000, ge=2, le=100_000, exclude_if=lambda n: n == 2_000)
-    """Training images over which REPAIR takes mean and spread, all at once; of a smaller data set all."""
+    """Training images over which REPAIR takes mean and spread, all at once; of a smaller data set all, of a graph all nodes."""
     temperature: bool = Field(default=False, exclude_if=operator.not_)
     """Also record the loss at each point's best softmax temperature, fitted on val images; where there are none, of images at even places in a split at the temperature of test images at odd places, and the other way round."""
-
-    @model_validator(mode="after")
-    def _repairs_images(self) -> Self:
-        if self.repair and SOURCES[self.data].nodes:
-            msg = f"true, and {self.data} is a graph; accepted: false, or a data set of images"
-            raise field_error(Spec, ("repair",), self.repair, msg)
-        return self
 
 
 TABLES = {
@@ -132,7 +125,7 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     one = size(source.network, spec.data)
     data = SOURCES[spec.data]
     images = sum(data.rows(split) for split in spec.splits)
-    repairing = min(spec.repair_images, data.rows("train")) if spec.repair else 0
+    repairing = (data.nodes or min(spec.repair_images, data.rows("train"))) if spec.repair else 0
     images += repairing
     images += data.rows(calibrated_on(spec.data)) if spec.temperature else 0
     networks = len(spec.pairs) * spec.points
@@ -205,7 +198,7 @@ def _repaired(
     if not spec.repair:
         return first.network, {}
     seen = subset(images, "train", spec.repair_images, seed=0)
-    x = images.normalise(seen.splits["train"].images)
+    x = images.normalise(seen.splits["train"].images)  # of a graph all nodes, whichever count
     corrections = repair.estimate(
         first.network,
         *between,
@@ -213,6 +206,7 @@ def _repaired(
         x,
         alphas(spec.points),
         stacked_buffers=first.stacked,
+        graph=images.graph,
         on_points=begin("repair", spec.points),
     )
     return repair.repairable(first.network, x[:2]), corrections

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from jobs.designs import field_error
 from jobs.kinds import align, train
 from jobs.specs import Pairs, spec_hash
 from jobs.studies.compared import TrainedSpec
@@ -16,7 +15,6 @@ from symcore.align.methods import Method
 from symcore.align.sinkhorn import Sinkhorn
 from symcore.align.straight_through import StraightThrough
 from symcore.align.weights import WeightMatching
-from symcore.data.sources import SOURCES
 
 TreatmentName = Literal[
     "standard",
@@ -50,14 +48,6 @@ class AlignedSpec(TrainedSpec):
     """Settings of straight-through estimation."""
     sinkhorn: Sinkhorn = Sinkhorn()
     """Settings of Sinkhorn re-basin."""
-
-    @model_validator(mode="after")
-    def _methods_fit_graphs(self) -> Self:
-        refused = [name for name, method in self.methods().items() if not align.on_graphs(method)]
-        if SOURCES[self.data].nodes and refused:
-            msg = f"{', '.join(refused)}: learned from minibatches, and {self.data} is a graph; accepted: others"
-            raise field_error(type(self), ("treatments",), self.treatments, msg)
-        return self
 
     def methods(self) -> dict[TreatmentName, Method]:
         """The methods that are used, by the treatments that they make of standard networks."""

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from symcore.align.learning import bytes_each
+from symcore.align.learning import bytes_each, minibatch
 from symcore.align.matching import Matching, Networks, Watch, assign, in_parts
 from symcore.align.proof import proven
 from symcore.checkpoints import StoppedError
@@ -66,7 +66,7 @@ class ActivationMatching(Settings):
                 graph=images.graph,
             )
 
-        together = len(inputs) if images.graph else BATCH
+        together = minibatch(images, BATCH)
         return in_parts(networks, watch, bytes_each(networks.form, networks.example, together), one)
 
 

@@ -2,14 +2,15 @@
 
 The permutation from b to a goes by way of the common order, so going round any cycle of networks ends where it began. All
 groups of all networks move together by Frank and Wolfe's method on sum_{p<q} <permuted p, permuted q> (C2M3, Crisostomi
-et al. 2024); what it finds is then improved network by network against the sum of the others.
+et al. 2024), here over signed permutations where neurons have them; what it finds is then improved network by network
+against the sum of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -18,9 +19,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from symcore.align.ascent import GAIN
+from symcore.align.learning import Found
 from symcore.align.matching import Matching, Networks, Watch
 from symcore.align.proof import prove, proven
-from symcore.align.soft import moved, vertex
+from symcore.align.soft import Soft, moved, nearest
 from symcore.align.weights import match
 from symcore.checkpoints import StoppedError
 from symcore.data.sources import Dataset
@@ -36,11 +38,13 @@ NODES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class CommonOrder:
-    """Permutations of every network into an order of neurons that all share."""
+    """Signed permutations of every network into an order of neurons that all share."""
 
     spec: PermutationSpec
     permutations: dict[str, Tensor]
     """By group, [network, n] int64 on the CPU, as `symcore.symmetry.permutations.permute` takes them."""
+    signs: dict[str, Tensor]
+    """-1 or 1 for every neuron of those groups that can change sign, [network, n] on the CPU."""
     objective: float
     """Sum over pairs of networks of the inner products of their permuted weights."""
     identity_objective: float
@@ -48,10 +52,12 @@ class CommonOrder:
     steps: int
     """Of Frank and Wolfe's method, and rounds over the networks."""
 
-    def between(self, a: int, b: int) -> dict[str, Tensor]:
-        """The permutation of network b that brings its neurons to those of network a, by group, [n]."""
-        back = {name: p[a].argsort() for name, p in self.permutations.items()}
-        return symmetry.compose({name: p[b] for name, p in self.permutations.items()}, back)
+    def between(self, a: int, b: int) -> Found:
+        """The permutation of network b that brings its neurons to those of network a, and its signs, by group, [n]."""
+        back = symmetry.invert({name: p[a] for name, p in self.permutations.items()})
+        permutations = symmetry.compose({name: p[b] for name, p in self.permutations.items()}, back)
+        both = {name: s[a] * s[b] for name, s in self.signs.items()}
+        return permutations, {name: s.take_along_dim(back[name], -1) for name, s in both.items()}
 
 
 class CycleConsistent(Settings):
@@ -80,11 +86,15 @@ class CycleConsistent(Settings):
             watch=watch,
         )
         places = [(members.index(a), members.index(b)) for a, b in networks.pairs]
-        each = [order.between(a, b) for a, b in places]
-        permutations = {g.name: torch.stack([p[g.name] for p in each]) for g in order.spec.groups}
-        steps = torch.full((len(each),), order.steps)
-        found: tuple[PermutationSpec, dict[str, Tensor], dict[str, Tensor]] = (order.spec, permutations, {})
+        permutations, signs = map(_stacked, zip(*(order.between(a, b) for a, b in places), strict=True))
+        steps = torch.full((len(places),), order.steps)
+        found = (order.spec, permutations, signs)
         return proven(networks.form, networks.example, networks.a, networks.b, found, sweeps=steps, seed=seed)
+
+
+def _stacked(each: Sequence[Tensors]) -> dict[str, Tensor]:
+    """Tensors [n] of every pair as [pair, n], by group."""
+    return {name: torch.stack([one[name] for one in each]) for name in each[0]}
 
 
 def match_many(
@@ -121,18 +131,17 @@ def match_many(
         msg = f"weights: got {count} networks; at least 2 are needed"
         raise ValueError(msg)
     watch = watch or Watch()
-    spec = symmetry.derive(network, example_input).without_signs()
+    spec = symmetry.derive(network, example_input)
     double = {name: w.detach().double() for name, w in weights.items()}
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
         found, steps = _frank_wolfe(spec, double, max_steps, pool, watch)
-    start = symmetry.identity(spec, count)
     at_rest = _objective(double)
-    if _objective(symmetry.permute(double, spec, found)) < at_rest:
-        found = start
+    if _objective(symmetry.permute(double, spec, *found)) < at_rest:
+        found = symmetry.identity(spec, count), symmetry.positive(spec, count)
     found, rounds = _rounds(network, spec, double, found, example_input, max_rounds, seed, threads, watch)
-    prove(network, example_input, double, spec, found, seed=seed)
-    reached = _objective(symmetry.permute(double, spec, found))
-    return CommonOrder(spec, found, reached, at_rest, steps + rounds)
+    prove(network, example_input, double, spec, *found, seed=seed)
+    reached = _objective(symmetry.permute(double, spec, *found))
+    return CommonOrder(spec, *found, reached, at_rest, steps + rounds)
 
 
 def _objective(permuted: Tensors) -> float:
@@ -142,48 +151,50 @@ def _objective(permuted: Tensors) -> float:
 
 def _frank_wolfe(
     spec: PermutationSpec, weights: Tensors, max_steps: int, pool: Executor, watch: Watch
-) -> tuple[dict[str, Tensor], int]:
-    """All groups of all networks at once, as doubly stochastic matrices [network, n, n]; permutations, and the steps."""
-    count = len(next(iter(weights.values())))
-    device = next(iter(weights.values())).device
-    soft = {
-        g.name: torch.eye(g.size, dtype=torch.float64, device=device).repeat(count, 1, 1) for g in spec.groups
-    }
+) -> tuple[Found, int]:
+    """All groups of all networks at once, as matrices [network, n, n]; permutations and signs, and the steps."""
+    soft = Soft.identity(spec, next(iter(weights.values())))
     value = _objective(moved(weights, spec, soft))
     taken = 0
     for taken in range(1, max_steps + 1):
         if watch.stopping():
             raise StoppedError
         watch.on_progress((taken - 1) / max_steps, 2, f"step {taken} of at most {max_steps}")
-        steps = {g.name: vertex(_gradient(weights, spec, soft, g), pool) - soft[g.name] for g in spec.groups}
-        values = [_objective(moved(weights, spec, _shifted(soft, steps, x))) for x in NODES]
-        stepped = _shifted(soft, steps, _highest(values))
+        step = nearest(_gradients(weights, spec, soft), pool).plus(soft, -1)
+        values = [_objective(moved(weights, spec, soft.plus(step, x))) for x in NODES]
+        stepped = soft.plus(step, _highest(values))
         new = _objective(moved(weights, spec, stepped))
         if not new > value + GAIN * abs(value):
             break
         soft, value = stepped, new
-    return {name: vertex(p, pool).argmax(2).cpu() for name, p in soft.items()}, taken
+    hard = nearest(soft, pool)
+    permutations = {name: p.argmax(2).cpu() for name, p in hard.kept.items()}
+    return (permutations, {name: s.sum(2).long().cpu() for name, s in hard.flipped.items()}), taken
 
 
-def _shifted(soft: Tensors, steps: Tensors, length: float) -> dict[str, Tensor]:
-    return {name: p + length * steps[name] for name, p in soft.items()}
+def _gradients(weights: Tensors, spec: PermutationSpec, soft: Soft) -> Soft:
+    """Of the objective with respect to all matrices."""
+    found = {g.name: _gradient(weights, spec, soft, g) for g in spec.groups}
+    return Soft({name: p for name, (p, _) in found.items()}, {name: found[name][1] for name in soft.flipped})
 
 
-def _gradient(weights: Tensors, spec: PermutationSpec, soft: Tensors, group: Group) -> Tensor:
-    """Of the objective with respect to one group's matrices, [network, n, n]."""
-    total = torch.zeros_like(soft[group.name])
+def _gradient(weights: Tensors, spec: PermutationSpec, soft: Soft, group: Group) -> tuple[Tensor, Tensor]:
+    """Of the objective with respect to one group's matrices P and S, [network, n, n] each."""
+    by_p = torch.zeros_like(soft.kept[group.name])
+    by_s = torch.zeros_like(by_p)
     for parameter, axis in group.axes:
         own = {parameter: weights[parameter]}
         here = PermutationSpec(tuple(_of(g, parameter) for g in spec.groups))
         whole = moved(own, here, soft)[parameter]
         others = whole.sum(0, keepdim=True) - whole
         partial = moved(own, here, soft, but=(parameter, axis))[parameter]
+        total = by_s if (parameter, axis) in group.flip else by_p
         total += by_neuron(others, axis, group.size) @ by_neuron(partial, axis, group.size).mT
-    return total
+    return by_p, by_s
 
 
 def _of(group: Group, parameter: str) -> Group:
-    return Group(group.name, group.size, tuple(a for a in group.axes if a[0] == parameter))
+    return replace(group, axes=tuple(a for a in group.axes if a[0] == parameter))
 
 
 def _highest(values: list[float]) -> float:
@@ -202,16 +213,16 @@ def _rounds(
     network: nn.Module,
     spec: PermutationSpec,
     weights: Tensors,
-    found: dict[str, Tensor],
+    found: Found,
     example_input: Tensor | tuple[Tensor, ...],
     max_rounds: int,
     seed: int,
     threads: int | None,
     watch: Watch,
-) -> tuple[dict[str, Tensor], int]:
+) -> tuple[Found, int]:
     """Weight matching of each network against the sum of the others, until a whole round gains nothing; and the rounds."""
     count = len(next(iter(weights.values())))
-    permuted = symmetry.permute(weights, spec, found)
+    permuted = symmetry.permute(weights, spec, *found)
     turn = 0
     for turn in range(max_rounds):
         watch.on_progress(1 + turn / max_rounds, 2, f"round {turn + 1} of at most {max_rounds}")
@@ -228,14 +239,23 @@ def _rounds(
                 seed=seed + turn,
                 threads=threads,
                 stopping=watch.stopping,
-            ).permutations
-            further = symmetry.compose(
-                {name: p[one] for name, p in found.items()}, {n: p[0] for n, p in matched.items()}
             )
-            for name, p in further.items():
-                found[name][one] = p
-            for name, w in symmetry.permute(own, spec, matched).items():
+            further = symmetry.permute(own, spec, matched.permutations, matched.signs)
+            _then(found, one, matched)
+            for name, w in further.items():
                 permuted[name][one] = w[0]
         if not _objective(permuted) > before + GAIN * abs(before):
             break
     return found, turn + 1
+
+
+def _then(found: Found, one: int, matched: Matching) -> None:
+    """Goes on from what was found for one network, in place, to what brings it closer to the others."""
+    own, signs = ({name: t[one : one + 1] for name, t in of.items()} for of in found)
+    later = (
+        symmetry.compose(own, matched.permutations),
+        symmetry.compose_signs(signs, matched.permutations, matched.signs),
+    )
+    for of, new in zip(found, later, strict=True):
+        for name, tensor in new.items():
+            of[name][one] = tensor[0]

@@ -1,12 +1,13 @@
 """Permutations that are learned: what straight-through estimation and Sinkhorn re-basin share.
 
-Both take steps of Adam on minibatches, towards a low loss of networks on the lines between a and permuted b. Now and then
-the permutations at that step are looked at, and each pair keeps those that are best; the first look is before any step.
+Both take steps of Adam on minibatches, towards a low loss of networks on the lines between a and permuted b. A graph
+is one minibatch, as in training. Now and then the permutations at that step are looked at, and each pair keeps those that
+are best; the first look is before any step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -41,20 +42,22 @@ class Lines:
             network: the common form of all networks; its buffers are used, its parameters are not.
             a: weights at one end, by name, [pair, *shape].
             images: with a "train" split, on the weights' device.
-            number: the first so many training images are used, or all where there are fewer.
-            batch: images in a minibatch, the same for all pairs.
+            number: the first so many training images are used, or all where there are fewer; of a graph all nodes.
+            batch: images in a minibatch, the same for all pairs; of a graph all nodes.
             seed: of the order in which images are used.
         """
         train = images.splits["train"]
-        self._train = Split(train.images[:number], train.labels[:number])
+        self._train = train if images.graph else Split(train.images[:number], train.labels[:number])
         self._images, self._a, self._seed = replace(images, splits={"train": self._train}), dict(a), seed
         self._batch = min(batch, len(self._train))
         self._buffers = dict(network.named_buffers())
-        self._gradients = gradient_program(network, list(a), stacked_buffers=False)
+        self._gradients = gradient_program(network, list(a), stacked_buffers=False, graph=images.graph)
         self._evaluator = Evaluator(network, self._images)
 
     def _minibatch(self, step: int) -> tuple[Tensor, Tensor]:
-        """The images of a step, the same for every pair: [batch, *input_shape] and labels [batch]."""
+        """The images of a step, the same for every pair: [batch, *input_shape] and labels [batch]; of a graph all nodes."""
+        if self._images.graph:
+            return self._images.normalise(self._train.images), self._train.labels
         per_pass = len(self._train) // self._batch
         order = stream(self._seed, "align.shuffle", step // per_pass).permutation(len(self._train))
         chosen = torch.from_numpy(order)[(step % per_pass) * self._batch :][: self._batch]
@@ -64,10 +67,11 @@ class Lines:
     def gradient(self, moved: Tensors, position: float, step: int) -> dict[str, Tensor]:
         """Of the mean loss at (1 - position) a + position b with respect to permuted b, [pair, *shape]."""
         point = {name: torch.lerp(w, moved[name], position) for name, w in self._a.items()}
-        x, y = self._minibatch(step)
-        pairs = len(next(iter(point.values())))
-        own = [t.expand(pairs, *t.shape).contiguous() for t in (x, y)]
-        _, *gradients = self._gradients([*point.values(), *self._buffers.values(), *own])
+        inputs: Sequence[Tensor] = self._minibatch(step)
+        if not self._images.graph:  # whose nodes a program takes once for all networks
+            pairs = len(next(iter(point.values())))
+            inputs = [t.expand(pairs, *t.shape).contiguous() for t in inputs]
+        _, *gradients = self._gradients([*point.values(), *self._buffers.values(), *inputs])
         return {name: position * g for name, g in zip(point, gradients, strict=True)}
 
     def halfway(self, moved: Tensors) -> Tensor:
@@ -213,6 +217,11 @@ def _better(kept: Learned, other: Learned) -> Learned:
         torch.where(better, other.step, kept.step),
         torch.where(better, other.score, kept.score),
     )
+
+
+def minibatch(images: Dataset | None, batch: int) -> int:
+    """Images that a step sees: as many as are asked for, or all nodes of a graph."""
+    return len(images.splits["train"].images) if images and images.graph else batch
 
 
 def bytes_each(network: nn.Module, example: Tensor, batch: int) -> int:

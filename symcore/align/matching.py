@@ -56,6 +56,18 @@ class Matching:
         )
 
 
+def are_finite(weight: Tensor) -> Tensor:
+    """Whether all entries are, of each of [network, *shape], bool [network]."""
+    return weight.reshape(len(weight), -1).isfinite().all(1)
+
+
+def check_finite(side: str, name: str, finite: Tensor) -> None:
+    """Raises ValueError unless a parameter is finite in every pair, bool [pair], at one side, "a" or "b"."""
+    if not finite.all():
+        msg = f"{side}: {name} is not finite in pair {int(finite.int().argmin())}; such weights cannot be matched"
+        raise ValueError(msg)
+
+
 @dataclass(frozen=True)
 class Networks:
     """Networks of one form, and which pairs of them are matched."""
@@ -68,6 +80,13 @@ class Networks:
     """(a, b) by place among the networks; b is permuted."""
     example: Tensor
     """An input, [batch, *input_shape], on the weights' device."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if a network that is matched has weights that are not finite; the message names its pair."""
+        for name, weight in self.weights.items():
+            finite = are_finite(weight)
+            for side, members in zip("ab", zip(*self.pairs, strict=True), strict=False):
+                check_finite(side, name, finite[list(members)])
 
     @property
     def a(self) -> dict[str, Tensor]:

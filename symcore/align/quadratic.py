@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from symcore.align.matching import assign
+from symcore.align.soft import vertex
 from symcore.symmetry.permutations import Group, by_neuron
 
 Tensors = Mapping[str, Tensor]
@@ -74,14 +74,14 @@ def search(a: Tensors, b: Tensors, group: Group, pool: Executor) -> tuple[Tensor
     s = now.expand_as(p) / 2 if group.flip else torch.zeros_like(p)
     for _ in range(STEPS):
         by_p, by_s = told.gradient(p, s)
-        vertex_p, vertex_s = _vertex(by_p, by_s, pool)
+        vertex_p, vertex_s = vertex(by_p, by_s, pool)
         step_p, step_s = vertex_p - p, (vertex_s if group.flip else 0) - s
         rise = (by_p * step_p).sum((1, 2)) + (by_s * step_s).sum((1, 2))
         length = _highest(rise, told.curvature(step_p, step_s))
         p, s = p + length * step_p, s + length * step_s
         if not length.any():
             break
-    chosen_p, chosen_s = _vertex(p, s, pool)
+    chosen_p, chosen_s = vertex(p, s, pool)
     permutation = chosen_p.argmax(2)
     return permutation.cpu(), chosen_s.sum(2).sign().long().cpu()
 
@@ -109,13 +109,6 @@ def _by_two(weight: Tensor, axes: list[int], n: int) -> Tensor:
     first, second = (axis + 1 for axis in axes)
     apart: Tensor = weight.unflatten(second, (n, -1)).unflatten(first, (n, -1))
     return apart.movedim((first, second + 1), (1, 2)).flatten(3).movedim(-1, 1)
-
-
-def _vertex(by_p: Tensor, by_s: Tensor, pool: Executor) -> tuple[Tensor, Tensor]:
-    """The signed permutation with the largest inner product, as matrices P and S [pair, n, n]."""
-    chosen = assign(by_p + by_s.abs(), pool).to(by_p.device)
-    p = torch.nn.functional.one_hot(chosen, by_p.shape[-1]).to(by_p)
-    return p, p * torch.where(by_s < 0, -1.0, 1.0)
 
 
 def _highest(rise: Tensor, bend: Tensor) -> Tensor:

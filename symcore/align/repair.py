@@ -2,7 +2,7 @@
 
 Halfway between two networks that disagree, a neuron's input varies less over images than at either end. REPAIR scales
 and shifts the output of every linear map and convolution that feeds hidden neurons, channel by channel, so that over training
-images its mean and standard deviation are what lies on the line between the ends': with alpha from a to b,
+images (of a graph all nodes) its mean and standard deviation are what lies on the line between the ends': with alpha from a to b,
 
     mean = (1 - alpha) mean_a + alpha mean_b,    std = (1 - alpha) std_a + alpha std_b.
 
@@ -25,8 +25,10 @@ from torch.utils.hooks import RemovableHandle
 from symcore.asymmetry import Parameters
 from symcore.landscape.paths import interpolate
 from symcore.metrics import Array, rows_at_once
+from symcore.networks.gnn import neighbours
 from symcore.networks.shapes import layers, output_shapes
 from symcore.population import call_one
+from symcore.propagation import Graph
 from symcore.symmetry.automorphisms import neurons
 
 SCALE, SHIFT = "repair_scale", "repair_shift"
@@ -136,10 +138,12 @@ Moments = dict[str, tuple[Tensor, Tensor]]
 
 
 class _Estimation:
-    """Forward passes of networks on all images at once, in which the outputs of hidden maps are seen or corrected."""
+    """Forward passes of networks on all images or nodes at once, in which the outputs of hidden maps are seen or corrected."""
 
-    def __init__(self, network: nn.Module, images: Tensor, *, stacked_buffers: bool) -> None:
-        self._network, self._images = network, images
+    def __init__(
+        self, network: nn.Module, images: Tensor, graph: Graph | tuple[()], *, stacked_buffers: bool
+    ) -> None:
+        self._network, self._inputs = network, (images, *neighbours(network, graph))
         self._maps = hidden_maps(network, images[:2])
         self._buffers_axis = 0 if stacked_buffers else None
 
@@ -183,7 +187,7 @@ class _Estimation:
     def _call(self, parameters: Parameters, buffers: Parameters, treat: Treat) -> None:
         hooks = _attach(self._network, self._maps, treat)
         try:
-            call_one(self._network, parameters, buffers, self._images)
+            call_one(self._network, parameters, buffers, *self._inputs)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -207,6 +211,7 @@ def estimate(
     positions: Array,
     *,
     stacked_buffers: bool = False,
+    graph: Graph | tuple[()] = (),
     on_points: Callable[[int], None] = lambda _: None,
 ) -> Parameters:
     """The corrections of every point on the paths of pairs of networks: what a `repairable` copy of the network takes.
@@ -219,6 +224,7 @@ def estimate(
         images: normalised training images, [image, *input_shape], over which means and standard deviations are taken.
         positions: alphas in [0, 1]; at 0 and 1 nothing is corrected.
         stacked_buffers: whether buffers have a pair axis.
+        graph: whose nodes the images are, all of them in order.
         on_points: called with the number of points done; may raise to stop.
 
     Returns:
@@ -227,7 +233,7 @@ def estimate(
     largest = max(s.numel() for s in output_shapes(network, layers(network), images[:1]).values())
     at_once = max(1, rows_at_once(images.device.type, largest) // len(images))
     pairs = len(next(iter(a.values())))
-    work = _Estimation(network, images, stacked_buffers=stacked_buffers)
+    work = _Estimation(network, images, graph, stacked_buffers=stacked_buffers)
     found: list[list[Moments]] = []
     for pair in range(pairs):
         own, end = ({name: w[pair : pair + 1] for name, w in ends.items()} for ends in (a, b))

@@ -1,8 +1,9 @@
 """Sinkhorn re-basin (Pena et al. 2023): permutations made soft, learned by gradients, and hardened at the end.
 
 Each group's permutation is a doubly stochastic matrix S(X), the limit of normalising the rows and columns of exp X in turn.
-X follows the gradient of a loss of networks between a and softly permuted b, or of their distance. A temperature would
-divide X and change nothing else, for Adam's steps are as long whatever the gradient's scale: the learning rate says both.
+X follows the gradient of a loss of networks between a and softly permuted b, or of their distance. Neurons that can change
+sign have a second matrix S(X) T, entry by entry, which mixes the weights that change with them; T is learned as X is, each
+step cut to [-1, 1], so that a sign can always turn (the paper knows no signs: they are our extension). A temperature would divide X and change nothing else, for Adam's steps are as long whatever the gradient's scale: the learning rate says both.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from symcore.align.learning import Adam, Found, Lines, bytes_each, learn
+from symcore.align.learning import Adam, Found, Lines, bytes_each, learn, minibatch
 from symcore.align.matching import Matching, Networks, Tensors, Watch, assign, dot, in_parts, inner_product
 from symcore.align.proof import proven
-from symcore.align.soft import moved
+from symcore.align.soft import Soft, moved
 from symcore.data.sources import Dataset
 from symcore.precision import arithmetic
 from symcore.randomness import stream
@@ -39,11 +40,11 @@ class Sinkhorn(Settings):
     objective: Objective = "random"
     """What is made small: the loss halfway, or at a random point of the line in each step, or the distance of weights."""
     images: int = Field(default=10_000, ge=1)
-    """The first so many training images are learned from, or all where there are fewer; the distance needs none."""
+    """The first so many training images are learned from, or all where there are fewer; of a graph all nodes, for the distance none."""
     steps: int = Field(default=500, ge=1, le=1_000_000)
     """Steps of Adam."""
     batch: int = Field(default=128, ge=1, le=65_536)
-    """Images in a minibatch."""
+    """Images in a minibatch; of a graph all nodes."""
     learning_rate: float = Field(default=0.3, gt=0, le=100)
     """Adam's step size on the logarithms of the soft permutations' entries."""
     iterations: int = Field(default=20, ge=1, le=10_000)
@@ -60,7 +61,8 @@ class Sinkhorn(Settings):
         def one(some: Networks, own: Watch) -> Matching:
             return match(some.form, some.a, some.b, some.example, images, self, seed=seed, watch=own)
 
-        return in_parts(networks, watch, bytes_each(networks.form, networks.example, self.batch), one)
+        batch = minibatch(images, self.batch)
+        return in_parts(networks, watch, bytes_each(networks.form, networks.example, batch), one)
 
 
 def match(
@@ -75,7 +77,7 @@ def match(
     threads: int | None = None,
     watch: Watch | None = None,
 ) -> Matching:
-    """Learns permutations of each b, and proves that they leave its function as it is. Neurons keep their signs.
+    """Learns permutations and signs of each b, and proves that they leave its function as it is.
 
     Each pair keeps the permutations, from the identity on, under which the loss halfway is lowest, or the distance.
 
@@ -95,14 +97,14 @@ def match(
         StoppedError: if the watch said so.
         DerivationError: if the network's permutations cannot be derived.
     """
-    spec = symmetry.derive(network, example_input).without_signs()
+    spec = symmetry.derive(network, example_input)
     aims = _distance(a, b, spec) if settings.objective == "distance" else None
     if aims is None:
         assert images is not None
         aims = _losses(network, a, b, spec, images, settings, seed)
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool, arithmetic("float32"):
-        soft = _Soft(a, b, spec, settings, aims, pool)
-        best = learn(soft, settings.steps if spec.groups else 0, watch or Watch())
+        logits = _Logits(a, b, spec, settings, aims, pool)
+        best = learn(logits, settings.steps if spec.groups else 0, watch or Watch())
     return proven(network, example_input, a, b, (spec, *best.found), sweeps=best.step, seed=seed)
 
 
@@ -118,7 +120,7 @@ def _distance(a: Tensors, b: Tensors, spec: PermutationSpec) -> Aims:
         return {name: w - a[name] for name, w in mixed.items()}
 
     def squared(found: Found) -> Tensor:
-        return dot(a, a) + dot(b, b) - 2 * inner_product(a, b, spec, found[0])
+        return dot(a, a) + dot(b, b) - 2 * inner_product(a, b, spec, *found)
 
     return gradient, squared
 
@@ -140,11 +142,11 @@ def _losses(
         position = 0.5 if halfway else stream(seed, "sinkhorn.position", step).random()
         return lines.gradient(mixed, position, step)
 
-    return gradient, lambda found: lines.halfway(symmetry.permute(b, spec, found[0]))
+    return gradient, lambda found: lines.halfway(symmetry.permute(b, spec, *found))
 
 
-class _Soft:
-    """The soft permutations of every pair, by their logits."""
+class _Logits:
+    """The soft permutations of every pair, by their logits, and by theirs the signs."""
 
     def __init__(
         self, a: Tensors, b: Tensors, spec: PermutationSpec, settings: Sinkhorn, aims: Aims, pool: Executor
@@ -163,18 +165,31 @@ class _Soft:
         b, spec = self._b, self._spec
         leaves = {name: x.detach().requires_grad_() for name, x in self._logits.values.items()}
         with torch.enable_grad():
-            soft = {name: sinkhorn(x, self._iterations) for name, x in leaves.items()}
-            mixed = {name: w for name, w in moved(b, spec, soft).items() if name in spec.parameters}
-        by_weight = self._gradient(moved(b, spec, {name: p.detach() for name, p in soft.items()}), number)
+            whole = moved(b, spec, self._mixing(leaves))
+            mixed = {name: w for name, w in whole.items() if name in spec.parameters}
+        by_weight = self._gradient({name: w.detach() for name, w in whole.items()}, number)
         found = torch.autograd.grad(
             list(mixed.values()), list(leaves.values()), [by_weight[name] for name in mixed]
         )
         self._logits.step(dict(zip(leaves, found, strict=True)))
+        for group in spec.groups:
+            if group.flip:
+                self._logits.values[SIGN + group.name].clamp_(-1, 1)
+
+    def _mixing(self, logits: Tensors) -> Soft:
+        """The matrices of logits."""
+        kept = {g.name: sinkhorn(logits[g.name], self._iterations) for g in self._spec.groups}
+        return Soft(kept, {g.name: kept[g.name] * logits[SIGN + g.name] for g in self._spec.groups if g.flip})
 
     def found(self) -> Found:
-        """The hard permutations nearest to the soft ones."""
-        values = self._logits.values if self._logits else {}
-        return {name: assign(x, self._pool) for name, x in values.items()}, {}
+        """The hard permutations nearest to the soft ones, and the sign that each neuron has where it goes."""
+        if self._logits is None:
+            return {}, {}
+        values = self._logits.values
+        permutations = {g.name: assign(values[g.name], self._pool) for g in self._spec.groups}
+        turned = {g.name: values[SIGN + g.name].cpu() for g in self._spec.groups if g.flip}
+        chosen = {name: t.take_along_dim(permutations[name].unsqueeze(2), 2) for name, t in turned.items()}
+        return permutations, {name: torch.where(t[:, :, 0] < 0, -1, 1) for name, t in chosen.items()}
 
     def state(self) -> dict[str, Tensor]:
         """The logits."""
@@ -186,15 +201,15 @@ class _Soft:
             self._logits.restore(state)
 
 
+SIGN = "sign of "
+"""Stands before a group's name where T of its signs is meant."""
+
+
 def _start(spec: PermutationSpec, a: Tensors) -> dict[str, Tensor]:
-    """Logits under which each neuron is half itself and half all others, [pair, n, n] by group."""
-    first = next(iter(a.values()))
-    return {
-        g.name: (torch.eye(g.size, device=first.device) * math.log(max(2, g.size - 1))).repeat(
-            len(first), 1, 1
-        )
-        for g in spec.groups
-    }
+    """X and T by group, [pair, n, n], under which each neuron is half itself and half all others, of no sign."""
+    itself = Soft.identity(spec, next(iter(a.values())).float())
+    own = {g.name: itself.kept[g.name] * math.log(max(2, g.size - 1)) for g in spec.groups}
+    return own | {SIGN + name: one.clone() for name, one in itself.flipped.items()}
 
 
 class _Sinkhorn(torch.autograd.Function):

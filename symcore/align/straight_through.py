@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from symcore.align.ascent import Ascent, climb
-from symcore.align.learning import Adam, Found, Lines, below, bytes_each, learn, under
+from symcore.align.learning import Adam, Found, Lines, below, bytes_each, learn, minibatch, under
 from symcore.align.matching import Matching, Networks, Tensors, Watch, in_parts
 from symcore.align.proof import proven
 from symcore.align.weights import double, order
@@ -37,11 +37,11 @@ class StraightThrough(Settings):
 
     kind: Literal["straight_through"] = "straight_through"
     images: int = Field(default=10_000, ge=1)
-    """The first so many training images are learned from, or all where there are fewer."""
+    """The first so many training images are learned from, or all where there are fewer; of a graph all nodes."""
     steps: int = Field(default=500, ge=1, le=1_000_000)
     """Steps of Adam, each with a minibatch and a projection."""
     batch: int = Field(default=128, ge=1, le=65_536)
-    """Images in a minibatch."""
+    """Images in a minibatch; of a graph all nodes."""
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     """Adam's step size on the third network's weights."""
     max_sweeps: int = Field(default=100, ge=1, le=10_000)
@@ -56,7 +56,8 @@ class StraightThrough(Settings):
         def one(some: Networks, own: Watch) -> Matching:
             return match(some.form, some.a, some.b, some.example, images, self, seed=seed, watch=own)
 
-        return in_parts(networks, watch, bytes_each(networks.form, networks.example, self.batch), one)
+        batch = minibatch(images, self.batch)
+        return in_parts(networks, watch, bytes_each(networks.form, networks.example, batch), one)
 
 
 def match(

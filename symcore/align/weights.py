@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from symcore.align.ascent import GAIN, Ascent, climb
-from symcore.align.matching import Matching, Networks, Watch, dot, in_parts
+from symcore.align.matching import Matching, Networks, Watch, are_finite, check_finite, dot, in_parts
 from symcore.align.proof import prove
 from symcore.checkpoints import StoppedError
 from symcore.data.sources import Dataset
@@ -160,10 +160,7 @@ def _check(a: Tensors, b: Tensors) -> None:
             if len(weight) != pairs or not pairs:
                 msg = f"{side}: {name} has {len(weight)} pairs; expected {max(pairs, 1)}"
                 raise ValueError(msg)
-            finite = weight.reshape(pairs, -1).sum(1).isfinite()
-            if not finite.all():
-                msg = f"{side}: {name} is not finite in pair {int(finite.int().argmin())}; such weights cannot be matched"
-                raise ValueError(msg)
+            check_finite(side, name, are_finite(weight))
 
 
 def double(network: nn.Module, weights: Tensors) -> dict[str, Tensor]:

@@ -339,6 +339,17 @@ def compose(first: Tensors, second: Tensors) -> dict[str, Tensor]:
     return {name: first[name].take_along_dim(second[name], -1) for name in first}
 
 
+def compose_signs(first: Tensors, second: Tensors, then: Tensors) -> dict[str, Tensor]:
+    """The signs of what does what one signed permutation does and then what another does.
+
+    Args:
+        first: signs of the first, by group.
+        second: permutations of the second.
+        then: signs of the second.
+    """
+    return {name: then[name] * s.take_along_dim(second[name], -1) for name, s in first.items()}
+
+
 def log10_order(spec: PermutationSpec) -> float:
     """Order of the whole group as its decimal logarithm: the product of n!, and of 2^n where signs can change."""
     flips = sum(group.size for group in spec.groups if group.flip)

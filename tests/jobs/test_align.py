@@ -84,6 +84,20 @@ def test_weight_matching_is_asked_for_as_it_always_was() -> None:
     assert spec_hash(registry.run_spec(nested)) == spec_hash(plain)
 
 
+@pytest.mark.parametrize("method", ["sinkhorn", "cycle_consistent"])
+def test_what_left_signs_alone_is_another_version(method: str) -> None:
+    """Stored runs are read under their hash and never taken for what is computed now; a new one of that version is refused."""
+    written = {"kind": "align", "method": {"kind": method}, "source": NOWHERE, "pairs": [[0, 1]]}
+    written |= {"data": "digits"} if method == "sinkhorn" else {}
+    now, old = registry.run_spec(written), registry.run_spec(written | {"version": 1}, stored=True)
+    assert (now.version, old.version) == (2, 1)
+    assert spec_hash(now) != spec_hash(old)
+    assert registry.run_spec(canonical_json(now)) == now
+    assert registry.run_spec(canonical_json(old), stored=True) == old
+    with pytest.raises(ValidationError, match=r"1 is not how .* is carried out; accepted: 2"):
+        registry.run_spec(written | {"version": 1})
+
+
 @pytest.mark.parametrize("method", [*METHODS.values(), WeightMatching(signs=False)], ids=repr)
 def test_every_setting_of_a_method_is_in_the_hash(method: Any) -> None:
     spec = aligning(NOWHERE, method)

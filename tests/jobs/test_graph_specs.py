@@ -8,10 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from jobs import planning
-from jobs.kinds import align, curvature, inspect, train, valley
+from jobs.kinds import align, curvature, inspect, interpolate, train, valley
 from jobs.specs import RunSpec, canonical_json, spec_hash
 from jobs.studies import lmc, lmc_gnn, matrix, valleys
 from symcore.align.activations import ActivationMatching
+from symcore.align.sinkhorn import Sinkhorn
+from symcore.align.straight_through import StraightThrough
 from symcore.data.sources import SOURCES
 from symcore.networks.gnn import GNNSpec
 from symcore.treatments import WAsymmetric
@@ -145,13 +147,30 @@ def test_activations_are_compared_on_all_nodes_as_in_the_paper() -> None:
     assert align.estimate(few, upstream).flop == align.estimate(aligned, upstream).flop
 
 
-@pytest.mark.parametrize("method", ["straight_through", "sinkhorn"])
-def test_what_learns_from_minibatches_is_refused_on_a_graph(method: str) -> None:
-    with pytest.raises(ValidationError, match="minibatches, and cora is a graph") as caught:
-        align.Spec.model_validate(
-            {"data": "cora", "method": {"kind": method}, "source": "0" * 32, "pairs": [(0, 1)]}
+@pytest.mark.parametrize("method", [StraightThrough(), Sinkhorn()], ids=lambda method: method.kind)
+def test_what_learns_from_minibatches_takes_the_whole_graph_as_one(
+    method: StraightThrough | Sinkhorn,
+) -> None:
+    source = train.Spec.model_validate(trained(seeds=(0, 1)))
+    upstream: dict[str, RunSpec] = {spec_hash(source): source}
+
+    def flop(batch: int) -> float:
+        chosen = method.model_copy(update={"batch": batch})
+        spec = align.Spec(data="cora", method=chosen, source=spec_hash(source), pairs=((0, 1),))
+        return align.estimate(spec, upstream).flop
+
+    assert flop(1) == flop(64)
+    assert flop(1) > 3 * SOURCES["cora"].nodes * method.steps
+
+
+def test_repair_looks_at_all_nodes() -> None:
+    source = train.Spec.model_validate(trained(seeds=(0, 1)))
+    upstream: dict[str, RunSpec] = {spec_hash(source): source}
+
+    def flop(**settings: Any) -> float:
+        spec = interpolate.Spec(
+            data="cora", source=spec_hash(source), pairs=((0, 1),), splits=("test",), **settings
         )
-    assert caught.value.errors()[0]["loc"] == ("method",)
-    with pytest.raises(ValidationError, match=f"{method}: learned from minibatches") as caught:
-        lmc_gnn.Spec(treatments=("standard", method))
-    assert caught.value.errors()[0]["loc"] == ("treatments",)
+        return interpolate.estimate(spec, upstream).flop
+
+    assert flop(repair=True, repair_images=2) == 2 * flop()

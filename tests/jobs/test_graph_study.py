@@ -11,6 +11,9 @@ from kind_tools import study_tables
 
 from jobs import inputs
 from jobs.studies import lmc_gnn
+from jobs.studies.lmc_recipe import LMCTreatment
+from symcore.align.sinkhorn import Sinkhorn
+from symcore.align.straight_through import StraightThrough
 from symcore.data.nodes import OUTSIDE
 from symcore.data.sources import SOURCES, Dataset, Split
 from symcore.propagation import graph_of
@@ -32,13 +35,29 @@ def citations(*_: object) -> Dataset:
     return Dataset(source, splits, graph_of(torch.from_numpy(edges), NODES))
 
 
-def test_networks_are_trained_aligned_by_activations_and_joined(
+METHODS: tuple[LMCTreatment, ...] = (
+    "rebasin",
+    "rebasin_repair",
+    "activations",
+    "straight_through",
+    "sinkhorn",
+    "cycle",
+)
+
+
+def test_networks_are_trained_aligned_by_every_method_and_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inputs, "load", citations)
-    spec = lmc_gnn.PRESETS["smoke"].model_copy(update={"treatments": ("standard", "activations")})
+    short = {
+        "straight_through": StraightThrough(steps=20),
+        "sinkhorn": Sinkhorn(steps=50),
+        "treatments": ("standard", *METHODS),
+    }
+    spec = lmc_gnn.PRESETS["smoke"].model_copy(update=short)
     roles, tables = study_tables(lmc_gnn, spec, tmp_path)
     found = lmc_gnn.results(spec, roles, tables)["summary"].to_pylist()
     test = {row["treatment"]: row for row in found if (row["split"], row["quantity"]) == ("test", "loss")}
-    assert test["activations"]["endpoint"] == pytest.approx(test["standard"]["endpoint"], rel=1e-4)
-    assert test["activations"]["barrier_midpoint"] < test["standard"]["barrier_midpoint"]
+    for method in METHODS:
+        assert test[method]["endpoint"] == pytest.approx(test["standard"]["endpoint"], rel=1e-4)
+        assert test[method]["barrier_midpoint"] < test["standard"]["barrier_midpoint"]

@@ -43,16 +43,40 @@ def test_permuted_copies_fall_into_one_order(form):
     assert found.objective == pytest.approx(most, rel=1e-6)
     for b in range(1, 5):
         undone = symmetry.invert({n: p[b] for n, p in planted.items()})
-        assert all(torch.equal(p, undone[n]) for n, p in found.between(0, b).items())
+        permutations, signs = found.between(0, b)
+        assert all(torch.equal(p, undone[n]) for n, p in permutations.items())
+        assert all((s == 1).all() for s in signs.values())
 
 
-def test_every_cycle_closes():
-    network, many = drawn(MLPSpec(width=10, depth=2), 4)
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_copies_that_are_permuted_and_flipped_fall_into_one_order(cell):
+    """Frank and Wolfe's method over signed permutations: cells of tanh have those."""
+    network, one = drawn(RecurrentSpec(width=10, cell=cell), 1)
+    spec, draw = symmetry.derive(network, PROBE), stream(0, "test")
+    copies = {name: w.repeat(4, *[1] * (w.ndim - 1)) for name, w in one.items()}
+    planted, flipped = symmetry.random(spec, draw, 4), symmetry.random_signs(spec, draw, 4)
+    many = symmetry.permute(copies, spec, planted, flipped)
     found = match_many(network, many, PROBE)
+    most = 6 * sum(float(w.double().square().sum()) for w in one.values())
+    assert found.objective == pytest.approx(most, rel=1e-6)
+    for a, b in itertools.permutations(range(4), 2):
+        moved = symmetry.permute({n: w[b] for n, w in many.items()}, spec, *found.between(a, b))
+        for name, w in moved.items():
+            torch.testing.assert_close(w, many[name][a])
+
+
+@pytest.mark.parametrize(
+    "form", [MLPSpec(width=10, depth=2), RecurrentSpec(width=10)], ids=["mlp", "recurrent"]
+)
+def test_every_cycle_closes(form):
+    network, many = drawn(form, 4)
+    found = match_many(network, many, PROBE)
+    assert not found.signs or any((s < 0).any() for s in found.signs.values())
     for a, b, c in itertools.permutations(range(4), 3):
-        there = symmetry.compose(found.between(b, c), found.between(a, b))
-        round_trip = symmetry.compose(found.between(c, a), there)
-        assert all(torch.equal(p, torch.arange(len(p))) for p in round_trip.values())
+        moved = own = {n: w[c] for n, w in many.items()}
+        for way in ((b, c), (a, b), (c, a)):
+            moved = symmetry.permute(moved, found.spec, *found.between(*way))
+        assert all(torch.equal(moved[n], w) for n, w in own.items())
 
 
 def test_two_networks_are_matched_as_well_as_a_pair():
@@ -63,7 +87,7 @@ def test_two_networks_are_matched_as_well_as_a_pair():
         pair = weights.match(network, *({n: w[i : i + 1] for n, w in two.items()} for i in (0, 1)), PROBE)
         assert found.identity_objective == pytest.approx(pair.identity_objective.item(), rel=1e-9)
         assert found.objective >= 0.97 * pair.objective.item()
-        between = {n: p[None] for n, p in found.between(0, 1).items()}
+        between = {n: p[None] for n, p in found.between(0, 1)[0].items()}
         moved = symmetry.permute({n: w[1:] for n, w in two.items()}, found.spec, between)
         product = sum(float((two[n][:1].double() * w.double()).sum()) for n, w in moved.items())
         assert product == pytest.approx(found.objective, rel=1e-6)

@@ -184,7 +184,7 @@ def test_alignment_undoes_a_permutation_of_it(method: str) -> None:
     b = symmetry.permute(a, spec, planted)
     if method == "cycle":
         pair = {name: torch.stack([w[0], b[name][0]]) for name, w in a.items()}
-        found = {name: p.unsqueeze(0) for name, p in match_many(network, pair, x).between(0, 1).items()}
+        found = {name: p.unsqueeze(0) for name, p in match_many(network, pair, x).between(0, 1)[0].items()}
         planted = {name: p[:1] for name, p in planted.items()}
     elif method == "weights":
         found = weights.match(network, a, b, x).permutations

@@ -14,15 +14,18 @@ from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from symcore import asymmetry
-from symcore.align import activations, weights
+from symcore.align import activations, repair, weights
+from symcore.align.learning import Lines
 from symcore.align.matching import Networks, Watch
+from symcore.align.sinkhorn import Sinkhorn
+from symcore.align.straight_through import StraightThrough
 from symcore.combinations import combine
 from symcore.data import sources
 from symcore.data.nodes import OUTSIDE
 from symcore.data.sources import Dataset, Split
 from symcore.figlu import FiGLU, replace_activations
 from symcore.landscape.curvature import Hessian
-from symcore.landscape.paths import alphas, linear_path
+from symcore.landscape.paths import alphas, interpolate, linear_path
 from symcore.landscape.surfaces import subset
 from symcore.metrics import Evaluator
 from symcore.networks.gnn import GNN, GNNSpec
@@ -310,6 +313,81 @@ def test_both_matchings_find_a_planted_permutation() -> None:
     for name, undone in symmetry.invert(planted).items():
         assert torch.equal(by_weights.permutations[name], undone)
         assert torch.equal(by_features.permutations[name], undone)
+
+
+LEARNED = [StraightThrough(steps=50), Sinkhorn(steps=150), Sinkhorn(steps=100, objective="midpoint")]
+
+
+@pytest.mark.parametrize("method", LEARNED, ids=repr)
+def test_permutations_are_learned_on_the_whole_graph(method: StraightThrough | Sinkhorn) -> None:
+    """A permuted copy is recognised, and the loss halfway between other networks falls, whatever the minibatch is set to."""
+    one = fit(Trainer(population(Standard()), DATA, SPEC.model_copy(update={"epochs": 40})))
+    x = DATA.normalise(DATA.splits["train"].images)
+    spec = symmetry.derive(one.network, x[:2])
+    planted = symmetry.random(spec, stream(0, "test"), 3)
+    copies = symmetry.permute(one.effective(), spec, planted)
+    weights = {n: torch.cat([w, copies[n]]) for n, w in one.effective().items()}
+    some = Networks(one.network, weights, ((0, 3), (1, 2)), x[:2])
+    found = method.match(some, DATA, seed=0, watch=Watch())
+    for name, undone in symmetry.invert(planted).items():
+        assert torch.equal(found.permutations[name][0], undone[0])
+    few = method.model_copy(update={"images": 1, "batch": 1})
+    assert torch.equal(few.match(some, DATA, seed=0, watch=Watch()).objective, found.objective)
+    lines = Lines(one.network, some.a, DATA, number=1, batch=1, seed=0)
+    moved = symmetry.permute(some.b, spec, found.permutations)
+    assert lines.halfway(moved)[1] < lines.halfway(some.b)[1]
+
+
+def test_what_is_learned_from_is_the_loss_of_the_nodes_that_count() -> None:
+    """Halfway between two networks and a third of the way, and its gradient, by dense matrices."""
+    one, train = population(Standard()), DATA.splits["train"]
+    a, b = ({n: p[[m]] for n, p in one.effective().items()} for m in (0, 1))
+    counted = train.labels >= 0
+
+    def loss(b: dict[str, Tensor], position: float) -> Tensor:
+        point = {n: torch.lerp(a[n][0], w, position) for n, w in b.items()}
+        logits = by_hand(one.network, point, train.images.float())[counted]
+        return nn.functional.cross_entropy(logits, train.labels[counted])
+
+    lines = Lines(one.network, a, DATA, number=1, batch=1, seed=0)
+    assert lines.halfway(b).item() == pytest.approx(
+        loss({n: w[0] for n, w in b.items()}, 0.5).item(), rel=1e-5
+    )
+    expected = grad(loss)({n: w[0] for n, w in b.items()}, 0.3)
+    for name, got in lines.gradient(b, 0.3, step=7).items():
+        torch.testing.assert_close(got[0], expected[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_repair_takes_means_and_spreads_over_all_nodes_with_their_neighbours(norm: str) -> None:
+    network = SMALL.model_copy(update={"norm": norm})
+    one = build(Design(network, Standard(), (FEATURES,), CLASSES, (4, 8, 15, 16)))
+    a, b = ({n: p[first::2] for n, p in one.effective().items()} for first in (0, 1))
+    x, positions = DATA.normalise(DATA.splits["train"].images), alphas(3)
+    found = repair.estimate(one.network, a, b, one.buffers, x, positions, graph=DATA.graph)
+    repaired = repair.repairable(one.network, x[:2])
+    middle = {n: w[1] for n, w in interpolate(a, b, positions[1:2]).items()}
+    middle |= {n: c[1, 1] for n, c in found.items()}
+
+    def moments(form: nn.Module, own: dict[str, Tensor]) -> list[Tensor]:
+        seen: list[Tensor] = []
+        maps = [form.get_submodule(name) for name in repair.hidden_maps(one.network, x[:2])]
+        hooks = [m.register_forward_hook(lambda _m, _x, out: seen.append(out)) for m in maps]
+        call_one(form, own, one.buffers, x, *DATA.graph)
+        for hook in hooks:
+            hook.remove()
+        return [torch.stack([out.mean(0), out.std(0, correction=0)]) for out in seen]
+
+    ends = [moments(one.network, {n: w[1] for n, w in end.items()}) for end in (a, b)]
+    between = moments(repaired, middle)
+    assert len(between) == SMALL.depth
+    for got, first, last in zip(between, *ends, strict=True):
+        torch.testing.assert_close(got, (first + last) / 2, rtol=1e-3, atol=1e-4)
+    evaluator = Evaluator(repaired, DATA)
+    path = linear_path(evaluator, a, b, one.buffers, "test", positions, corrections=found)
+    plain = linear_path(Evaluator(one.network, DATA), a, b, one.buffers, "test", positions)
+    assert path.loss[:, [0, 2]] == pytest.approx(plain.loss[:, [0, 2]], rel=1e-5)
+    assert (path.loss[:, 1] != plain.loss[:, 1]).all()
 
 
 @pytest.mark.parametrize(

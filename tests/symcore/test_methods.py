@@ -212,24 +212,61 @@ def test_a_stop_is_obeyed(method: Any, trained: dict[str, Population], digits: D
         matched(method, networks(trained["mlp"]), digits, stopping=lambda: True)
 
 
-@pytest.mark.parametrize("method", [WeightMatching, ActivationMatching, StraightThrough])
-def test_signs_are_found_where_neurons_have_them_and_left_alone_where_told(
-    method: Any, trained: dict[str, Population], digits: Dataset
-) -> None:
-    population = trained["recurrent"]
+def flipped_copies(population: Population) -> tuple[Networks, Tensor]:
+    """Three networks, each paired with a copy of itself that is permuted and flipped; and their squared norms, [pair]."""
     spec = symmetry.derive(population.network, PROBE)
     some = networks(population)
     drawn = stream(1, "test")
     planted, signs = symmetry.random(spec, drawn, 3), symmetry.random_signs(spec, drawn, 3)
     copies = symmetry.permute(some.weights, spec, planted, signs)
     both = {name: torch.cat([w, copies[name]]) for name, w in some.weights.items()}
-    twins = replace(some, weights=both, pairs=((0, 3), (1, 4), (2, 5)))
+    norms = torch.stack([w.double().square().flatten(1).sum(1) for w in some.weights.values()]).sum(0)
+    return replace(some, weights=both, pairs=((0, 3), (1, 4), (2, 5))), norms
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        WeightMatching(),
+        ActivationMatching(),
+        StraightThrough(steps=1),
+        CycleConsistent(),
+        Sinkhorn(steps=100, objective="distance"),
+        Sinkhorn(steps=100, objective="midpoint"),
+    ],
+    ids=repr,
+)
+def test_signs_are_found_where_neurons_have_them(
+    method: Any, trained: dict[str, Population], digits: Dataset
+) -> None:
+    twins, own = flipped_copies(trained["recurrent"])
+    torch.testing.assert_close(matched(method, twins, digits).objective, own)
+
+
+@pytest.mark.parametrize("method", [WeightMatching, ActivationMatching, StraightThrough])
+def test_signs_are_left_alone_where_told(
+    method: Any, trained: dict[str, Population], digits: Dataset
+) -> None:
+    twins, own = flipped_copies(trained["recurrent"])
     steps = {"steps": 1} if method is StraightThrough else {}
-    signed, unsigned = (matched(method(signs=flag, **steps), twins, digits) for flag in (True, False))
-    own = torch.stack([w.double().square().flatten(1).sum(1) for w in some.weights.values()]).sum(0)
-    torch.testing.assert_close(signed.objective, own)
+    unsigned = matched(method(signs=False, **steps), twins, digits)
     assert (unsigned.objective < own - 1).all()
     assert not unsigned.signs
+
+
+@pytest.mark.parametrize(("value", "pairs"), [(torch.nan, ((0, 1), (2, 0))), (-torch.inf, ((1, 0), (0, 2)))])
+def test_weights_that_are_not_finite_are_named_before_any_method_begins(
+    value: float, pairs: tuple[tuple[int, int], ...], trained: dict[str, Population]
+) -> None:
+    """And networks that are in no pair do not matter."""
+    some = networks(trained["mlp"])
+    weights = {name: w.clone() for name, w in some.weights.items()}
+    last = list(weights)[-1]
+    weights[last][2].view(-1)[0] = value
+    side = "a" if pairs[1][0] == 2 else "b"
+    with pytest.raises(ValueError, match=f"^{side}: {last} is not finite in pair 1; such weights cannot"):
+        replace(some, weights=weights, pairs=pairs)
+    assert replace(some, weights=weights, pairs=pairs[:1]).parameters == some.parameters
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
