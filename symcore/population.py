@@ -126,7 +126,7 @@ def build(design: Design, device: torch.device | str = "cpu") -> Population:
     network, masks = forms[0][0], [mask for _, mask in forms if mask is not None]
     buffers = [dict(form.named_buffers()) for form, _ in forms]
     shared = len(forms) == 1
-    if isinstance(design.network, RegisteredSpec) and isinstance(design.treatment, SigmaAsymmetric):
+    if isinstance(design.network, RegisteredSpec) and isinstance(design.treatment, Gates):
         check_gates(network, torch.zeros(2, *design.input_shape))
     population = Population(
         design=design,
