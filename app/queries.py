@@ -80,14 +80,14 @@ def slices(table: pa.Table, quantity: Quantity, split: str) -> pd.DataFrame:
 
 
 def curvature(table: pa.Table) -> pd.DataFrame:
-    """Eigenvalues and traces with `row` (what it is), `told` (where), `shape` (hollow at midpoints) beside their columns."""
+    """Eigenvalues and traces with `row` (what it is), `told` (where), `shape` (hollow between networks) beside their columns."""
     frame: pd.DataFrame = table.to_pandas()
     ranks = ["" if pd.isna(rank) else f" {rank:.0f}" for rank in frame["rank"]]
-    midway = frame["place"] == "midpoint"
+    between = frame["place"] != "network"
     return frame.assign(
         row=[f"{quantity}{rank}" for quantity, rank in zip(frame["quantity"], ranks, strict=True)],
         told=[f"{place} {number}" for place, number in zip(frame["place"], frame["number"], strict=True)],
-        shape=np.where(midway, "diamond", "circle"),
+        shape=np.where(between, "diamond", "circle"),
     )
 
 

@@ -20,7 +20,6 @@ from symcore.controls import hidden_biases
 from symcore.data.sources import SOURCES
 from symcore.figlu import activations
 from symcore.metrics import rows_at_once
-from symcore.networks.batchnorm import batch_norms
 from symcore.networks.gnn import GNN
 from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
@@ -99,38 +98,6 @@ def check_treatment(
     except ValueError as error:
         name = str(error).partition(":")[0]
         raise field_error(model, (*at, name), getattr(treatment, name, None), str(error)) from error
-
-
-def check_separate_images(
-    model: type[Settings],
-    at: tuple[str, ...],
-    network: NetworkSpec,
-    data: str,
-    *,
-    value: object,
-    accepted: str,
-) -> None:
-    """Makes sure that the loss is a sum over images, as derivatives of it over batches of images take it.
-
-    Args:
-        model: the model being validated, for the error's title.
-        at: the field that asks for derivatives, or that names the network.
-        network: whose loss it is.
-        data: name of the data set.
-        value: of the field.
-        accepted: what the field may be.
-
-    Raises:
-        ValidationError: if images or nodes act on each other: by BatchNorm's statistics, or along a graph.
-    """
-    if SOURCES[data].nodes:
-        reason = f"the nodes of {data} act on each other"
-    elif batch_norms(blueprint(network, data)):
-        reason = "BatchNorm's statistics join images"
-    else:
-        return
-    msg = f"derivatives of the loss are taken image by image, and {reason}; accepted: {accepted}"
-    raise field_error(model, at, value, msg)
 
 
 @lru_cache(maxsize=64)

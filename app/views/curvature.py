@@ -14,6 +14,7 @@ from jobs.studies import valleys_results
 TABLES = {
     "curvature_eigenvalue": "Eigenvalues",
     "curvature_trace": "Traces",
+    "curvature_point": "Where they are",
 }
 """What the record tables are called."""
 

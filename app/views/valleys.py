@@ -27,6 +27,8 @@ DIRECTIONS = {
     "noise": ("Noise of SGD", LENGTHS),
     "between": ("To the next network, at 1", "distances"),
     "average": ("From the weight average to the end, at 1", "distances"),
+    "norms": ("Uniform, norms’ parameters only", LENGTHS),
+    "others": ("Uniform, all but norms’ parameters", LENGTHS),
 }
 """Directions in words, and the unit of positions."""
 SHORT = {
@@ -36,6 +38,8 @@ SHORT = {
     "noise": "noise of SGD",
     "between": "to the next network",
     "average": "average to end",
+    "norms": "uniform, norms only",
+    "others": "uniform, all but norms",
 }
 
 
@@ -146,7 +150,7 @@ def explained(spec: Mapping[str, Any], networks: int, averaged: str, splits: Seq
     return (
         f"Hairlines are single slices, thick lines their means over {wording.count(networks, 'network')}"
         f" (times {wording.count(spec['draws'], 'draw')} where a direction is random); all panels share one scale. Positions "
-        "are in lengths of a network’s trained weights, or in distances to the network at 1; fixed weights do not "
+        "are in lengths of the trained weights that move, or in distances to the network at 1; fixed weights do not "
         f"move.{average} Evaluated on {images} images, the same for every slice."
     )
 
@@ -207,7 +211,7 @@ def spectrum(treatments: Sequence[str], spec: Mapping[str, Any], table: pa.Table
         legend=treatments,
     )
     parts.note(
-        f"Hessian of the {split} loss over the trained weights. Dots are trained networks, hollow diamonds the midpoints of two, "
+        f"Hessian of the {split} loss over the trained weights. Dots are trained networks, hollow diamonds points between two, "
         f"bars their means. Eigenvalues by Lanczos’ method in {spec['steps']} steps (error: the residual, within which a true "
         f"one lies), trace by Hutchinson’s estimator with {spec['probes']} random vectors (error: its standard error); both are "
         "exact products over the images. What is not above zero has no dot."

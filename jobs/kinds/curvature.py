@@ -1,45 +1,81 @@
-"""The curvature kind: the Hessian's largest eigenvalues and its trace at trained networks and midway between them."""
+"""The curvature kind: the Hessian's largest eigenvalues and its trace at trained networks and on paths between them."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
-from typing import Literal, NamedTuple, Self, TypeVar
+from itertools import product
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+import torch
+from pydantic import AfterValidator, Field, model_validator
 
 from jobs.checkpoints import Checkpoint
-from jobs.designs import check_separate_images, field_error, rows_together, size
+from jobs.designs import field_error, rows_together, size
 from jobs.estimates import Estimate
-from jobs.inputs import dataset, population
+from jobs.inputs import aligned, dataset, population
 from jobs.job import Job
-from jobs.kinds.align import check_data, trained_source
+from jobs.kinds.align import check_alignment, check_data, trained_source
+from jobs.kinds.curve import Spec as CurveSpec
+from jobs.kinds.curve import bends
+from jobs.kinds.ends import of_pairs
 from jobs.kinds.interpolate import Split
 from jobs.kinds.members import Members, check_gates, check_members
-from jobs.kinds.surface import Images, evaluated
+from jobs.kinds.surface import Images, evaluated, rows
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.records import Column
-from jobs.specs import DataRunSpec, Member, RunSpec, SpecHash
+from jobs.specs import DataRunSpec, Member, RunSpec, SpecHash, refusal
 from symcore.asymmetry import Parameters
 from symcore.checkpoints import Keeper
 from symcore.data.sources import Dataset
-from symcore.landscape.curvature import Eigenvalues, Hessian, Trace, largest, trace
+from symcore.landscape.curvature import Eigenvalues, Hessian, Trace, joined, largest, trace
+from symcore.landscape.curves import bezier
 from symcore.landscape.surfaces import subset
-from symcore.metrics import Array
+from symcore.metrics import ROWS, Array
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 
 T = TypeVar("T")
-Place = Literal["network", "midpoint"]
+Place = Literal["network", "midpoint", "path", "curve"]
+"""A network; halfway between two; anywhere on the straight path between them; on a trained curve."""
+NOUNS: dict[Place, tuple[str, str]] = {
+    "network": ("network", "networks"),
+    "midpoint": ("midpoint", "midpoints"),
+    "path": ("point of a path", "points of paths"),
+    "curve": ("point of a curve", "points of curves"),
+}
+"""One and more of them in words."""
 NUMBERS = {"cpu": 2**27, "cuda": 2**31}
 """Numbers in the vectors of Lanczos' method at most; networks beyond are taken after one another."""
+BETWEEN = ("alphas", "alignment", "curve")
+"""Settings that mean something only where there are pairs."""
+
+
+def _once(alphas: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(alphas)) < len(alphas):
+        msg = f"{list(alphas)} holds a position twice; accepted: each once"
+        raise refusal(msg)
+    return alphas
+
+
+MIDWAY = (0.5,)
+Alphas = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...],
+    Field(min_length=1, max_length=1001),
+    AfterValidator(_once),
+]
+"""Positions on the way from the first network of a pair, 0, to the second, 1."""
 
 
 class Spec(DataRunSpec):
-    """Curvature of the loss at trained networks, and at the midpoints of pairs of them."""
+    """Curvature of the loss at trained networks, and on the paths between pairs of them.
+
+    With BatchNorm the loss is that of training, whose batches are normalised by their own statistics.
+    """
 
     kind: Literal["curvature"] = "curvature"
     version: Literal[1] = 1
@@ -48,7 +84,13 @@ class Spec(DataRunSpec):
     members: Members
     """Which of its networks."""
     pairs: tuple[tuple[Member, Member], ...] = ()
-    """Pairs (a, b) of members whose midpoints are looked at too."""
+    """Pairs (a, b) of members whose midpoints, or other points between them, are looked at too."""
+    alphas: Alphas = Field(default=MIDWAY, exclude_if=lambda alphas: alphas == MIDWAY)
+    """Where between them: 0 at a, 1 at b."""
+    alignment: SpecHash | None = Field(default=None, exclude_if=operator.not_)
+    """The align run whose permutations are applied to the second networks of pairs; none: they are taken as they are."""
+    curve: SpecHash | None = Field(default=None, exclude_if=operator.not_)
+    """The curve run on whose Bezier curves the points between these pairs lie; none: on straight paths."""
     split: Split = "train"
     """Part of the data set whose loss it is."""
     images: Images = 2000
@@ -71,16 +113,28 @@ class Spec(DataRunSpec):
         if self.steps < self.eigenvalues:
             msg = f"{self.steps} for {self.eigenvalues} eigenvalues; accepted: {self.eigenvalues} or more"
             raise field_error(Spec, ("steps",), self.steps, msg)
+        for field in () if self.pairs else BETWEEN:
+            value = getattr(self, field)
+            if value != Spec.model_fields[field].default:
+                msg = f"{value}, and no pair is named; accepted: this left out, or pairs"
+                raise field_error(Spec, (field,), value, msg)
         return self
 
     def inputs(self) -> tuple[SpecHash, ...]:
-        """The train run."""
-        return (self.source,)
+        """The train run, and the align run and the curve run if there are such."""
+        return tuple(run for run in (self.source, self.alignment, self.curve) if run is not None)
+
+    @property
+    def between(self) -> Place:
+        """What a point between two networks is called."""
+        if self.curve:
+            return "curve"
+        return "midpoint" if self.alphas == MIDWAY else "path"
 
 
 WHERE = [
-    pa.field("place", pa.string(), nullable=False),  # "network" or "midpoint"
-    pa.field("number", pa.int32(), nullable=False),  # the member, or the place in the spec's pairs
+    pa.field("place", pa.string(), nullable=False),  # see Place
+    pa.field("number", pa.int32(), nullable=False),  # the member, or between two the count of pairs' alphas
 ]
 TABLES = {
     "curvature_eigenvalue": pa.schema(
@@ -99,33 +153,45 @@ TABLES = {
             pa.field("parameters", pa.int64(), nullable=False),  # that are trained
         ]
     ),
+    "curvature_point": pa.schema(
+        [
+            *WHERE,
+            pa.field("a", pa.int32(), nullable=False),  # the member, or the first of the pair
+            pa.field("b", pa.int32(), nullable=False),  # the member, or the second of the pair
+            pa.field("alpha", pa.float64(), nullable=False),  # 0 at a, 1 at b
+        ]
+    ),
 }
 
 
 def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
-    """Makes sure that the networks exist, on this data, and that their loss is a sum over images.
+    """Makes sure that the networks exist, on this data, and that the runs that join them join these pairs.
 
     Raises:
         ValidationError: pointing at the field that does not fit, with what is accepted.
     """
     source = trained_source(Spec, spec.source, spec.pairs, upstream)
-    if source is None:
+    if source is not None:
+        check_data(Spec, spec.data, spec.source, source)
+        check_members(Spec, spec.members, spec.source, len(source.seeds))
+    check_alignment(Spec, spec.alignment, spec.source, spec.pairs, upstream)
+    known = upstream.get(spec.curve) if spec.curve else None
+    if known is None:
         return
-    check_data(Spec, spec.data, spec.source, source)
-    check_members(Spec, spec.members, spec.source, len(source.seeds))
-    accepted = "a run that trains other networks"
-    check_separate_images(
-        Spec, ("source",), source.network, source.data, value=spec.source, accepted=accepted
-    )
+    wanted = (spec.source, spec.alignment, spec.pairs)
+    if not isinstance(known, CurveSpec) or (known.source, known.alignment, known.pairs) != wanted:
+        msg = f"{spec.curve} does not join these pairs, aligned as here; accepted: a curve run that does"
+        raise field_error(Spec, ("curve",), spec.curve, msg)
 
 
 def title(spec: Spec) -> str:
-    """At how many networks and midpoints."""
-    networks, midpoints = (
-        f"{number} {noun}{'' if number == 1 else 's'}"
-        for number, noun in ((len(spec.members), "network"), (len(spec.pairs), "midpoint"))
+    """At how many networks and points between them."""
+    counts: tuple[tuple[Place, int], ...] = (
+        ("network", len(spec.members)),
+        (spec.between, len(spec.pairs) * len(spec.alphas)),
     )
-    return f"Curvature at {networks}{f' and {midpoints}' if spec.pairs else ''} on {spec.data}"
+    told = [f"{count} {NOUNS[place][count > 1]}" for place, count in counts if count]
+    return f"Curvature at {' and '.join(told)} on {spec.data}"
 
 
 PRODUCT = 6
@@ -136,14 +202,14 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     """A product with the Hessian per step of Lanczos' method and per probe."""
     source = upstream[spec.source]
     assert isinstance(source, TrainSpec)
-    one, networks = size(source.network, spec.data), len(spec.members) + len(spec.pairs)
-    work = networks * (spec.steps + spec.probes) * evaluated(spec.data, spec.split, spec.images)
+    one, networks = size(source.network, spec.data), len(spec.members) + len(spec.pairs) * len(spec.alphas)
+    work = networks * (spec.steps + spec.probes) * rows(spec.data, spec.split, spec.images)
     vectors = min(networks * (spec.steps + 1) * one.parameters, NUMBERS["cpu"])
-    rows = rows_together(source.network, spec.data)
+    at_once = rows_together(source.network, spec.data)
     return Estimate(
         flop=float(PRODUCT * one.forward_flop) * work,
-        bytes_memory=4 * (vectors + 6 * networks * one.parameters + 8 * rows * one.activations),
-        steps=-(-work // rows),
+        bytes_memory=4 * (vectors + 6 * networks * one.parameters + 8 * at_once * one.activations),
+        steps=-(-work // at_once),
     )
 
 
@@ -153,7 +219,8 @@ class Point(NamedTuple):
     place: Place
     number: int
     ends: tuple[int, int]
-    """The network twice, or the two whose midpoint it is."""
+    """The network twice, or the two that it lies between."""
+    alpha: float
 
 
 def execute(spec: Spec, job: Job) -> dict[str, float]:
@@ -173,6 +240,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     work = _Work(spec, trained, images, job)
     with arithmetic(spec.precision):
         found = {"largest eigenvalue": work.eigenvalues(), "trace": work.traces()}
+    job.once("curvature_point", work.where)
     work.checkpoint.drop()
     means = {}
     for name, values in found.items():
@@ -196,8 +264,21 @@ class _Work:
         """
         self._spec, self._trained, self._images, self._job = spec, trained, images, job
         self.checkpoint = Checkpoint(job)
-        self.points = [Point("network", member, (member, member)) for member in spec.members]
-        self.points += [Point("midpoint", number, pair) for number, pair in enumerate(spec.pairs)]
+        self.points = [Point("network", member, (member, member), 0.0) for member in spec.members]
+        ways = enumerate(product(spec.pairs, spec.alphas))
+        self.points += [Point(spec.between, number, pair, alpha) for number, (pair, alpha) in ways]
+        self._controls = _controls(spec, trained, job)
+
+    def where(self) -> dict[str, Column]:
+        """Columns that say which points these are."""
+        a, b = np.array([point.ends for point in self.points], np.int32).T
+        return {
+            "place": [point.place for point in self.points],
+            "number": np.array([point.number for point in self.points], np.int32),
+            "a": a,
+            "b": b,
+            "alpha": np.array([point.alpha for point in self.points]),
+        }
 
     def eigenvalues(self) -> list[float]:
         """Records the largest eigenvalues of each point; the largest of all, by point."""
@@ -242,9 +323,11 @@ class _Work:
                 yield self._job.once(table, partial(rows, point, found, place))
 
     def _parts(self) -> Iterator[slice]:
-        """Points whose vectors fit into memory together."""
-        numbers = (self._spec.steps + 4) * sum(p[0].numel() for p in self._trained.parameters.values())
-        at_once = max(1, NUMBERS[self._trained.device.type] // numbers)
+        """Points whose vectors, and images where those are never cut, fit into memory together."""
+        trained, device = self._trained, self._trained.device.type
+        numbers = (self._spec.steps + 4) * sum(p[0].numel() for p in trained.parameters.values())
+        images = joined(trained.network, len(self._images.splits[self._spec.split]), self._images.graph)
+        at_once = max(1, min(NUMBERS[device] // numbers, ROWS[device] // images))
         for first in range(0, len(self.points), at_once):
             yield slice(first, min(first + at_once, len(self.points)))
 
@@ -262,7 +345,7 @@ class _Work:
 
     def _hessian(self, part: slice) -> Hessian:
         """Of the loss at some points."""
-        at, weights = _at(self.points[part], self._trained)
+        at, weights = self._at(self.points[part])
         images = self._images.splits[self._spec.split]
         return Hessian(
             at.network,
@@ -273,14 +356,30 @@ class _Work:
             trainable=at.asymmetry.trainable if at.asymmetry else None,
             stacked_buffers=at.stacked,
             on_batch=self._job.pause_point,
+            graph=self._images.graph,
         )
 
+    def _at(self, points: list[Point]) -> tuple[Population, Parameters]:
+        """The first ends with their masks and buffers, and the weights of each point, [point, *shape]."""
+        each = [self._weights(point) for point in points]
+        weights = {name: torch.cat([one[name] for one in each]) for name in each[0]}
+        return self._trained.select([point.ends[0] for point in points]), weights
 
-def _at(points: list[Point], trained: Population) -> tuple[Population, Parameters]:
-    """The first ends with their masks and buffers, and the weights of each point, [point, *shape]."""
-    firsts, seconds = (list(members) for members in zip(*(point.ends for point in points), strict=True))
-    first, second = trained.select(firsts), trained.select(seconds).effective()
-    return first, {name: (w + second[name]) / 2 for name, w in first.effective().items()}
+    def _weights(self, point: Point) -> Parameters:
+        """The weights of one point, [1, *shape]."""
+        if point.place == "network":
+            return self._trained.select([point.number]).effective()
+        pair = self._spec.pairs.index(point.ends)
+        own = [of_pairs(slice(pair, pair + 1), control) for control in self._controls]
+        return bezier(own, np.array([point.alpha]))
+
+
+def _controls(spec: Spec, trained: Population, job: Job) -> list[Parameters]:
+    """Control points of all pairs' paths from one end to the other, [pair, *shape]; none without pairs."""
+    if not spec.pairs:
+        return []
+    a, b = (trained.select(list(members)).effective() for members in zip(*spec.pairs, strict=True))
+    return [a, *(bends(spec.curve, job) if spec.curve else ()), aligned(b, spec.alignment, trained, job)]
 
 
 def _eigenvalues(found: Eigenvalues, place: int) -> dict[str, Column]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pyarrow as pa
 from pydantic import Field
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from jobs.designs import size
 from jobs.estimates import Estimate
@@ -21,6 +21,7 @@ from jobs.kinds.interpolate import Points, Splits, on_parts, record, summary
 from jobs.kinds.train import Epochs, Seed
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import RunSpec, SpecHash
+from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES, Dataset
 from symcore.landscape.curves import CurveTrainer, curve_path
 from symcore.landscape.paths import PathPoints, alphas
@@ -99,6 +100,19 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     found = _evaluate(spec, trainer, images, job)
     checkpoint(job).unlink(missing_ok=True)
     return summary(found)
+
+
+def bends(curve: SpecHash, job: Job) -> list[Parameters]:
+    """The control points between the ends that an upstream curve run trained, in order along the curve, [pair, *shape].
+
+    Raises:
+        LookupError: if that run is not among the job's inputs.
+    """
+    found: dict[int, Parameters] = {}
+    for name, weights in load_file(job.input(curve) / BENDS, device=str(job.device)).items():
+        bend, _, own = name.partition("/")
+        found.setdefault(int(bend), {})[own] = weights
+    return [found[bend] for bend in sorted(found)]
 
 
 def _fit(spec: Spec, images: Dataset, job: Job) -> CurveTrainer:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationInfo, model_validator
 
-from jobs.designs import blueprint, rows_together, size
+from jobs.designs import blueprint, field_error, rows_together, size
 from jobs.estimates import Estimate
 from jobs.inputs import dataset
 from jobs.job import Job
@@ -24,13 +25,15 @@ from symcore.landscape.layerwise import ORDERS, Order, grafted, layers, moving
 from symcore.landscape.paths import PATHS_AT_ONCE, alphas, linear_path
 from symcore.metrics import Array, Evaluator
 from symcore.precision import Precision, arithmetic
+from symcore.settings import is_stored
 
 
 class Spec(PairsSpec):
     """Layer-wise paths between pairs of one trained population (Adilova et al. 2024)."""
 
     kind: Literal["layerwise"] = "layerwise"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
+    """2: a recurrent cell is one layer. 1, which took each of its maps for one, is still read and no longer made."""
     orders: Annotated[tuple[Order, ...], in_order(ORDERS)] = ORDERS
     """Which layers move at a time: one alone, all from the input up to it, all from it up to the output."""
     points: Points = 25
@@ -39,6 +42,13 @@ class Spec(PairsSpec):
     """Parts of the data set that every point is evaluated on."""
     precision: Precision = "float32"
     """Arithmetic of matrix products."""
+
+    @model_validator(mode="after")
+    def _newest(self, info: ValidationInfo) -> Self:
+        if self.version != 2 and not is_stored(info):
+            msg = "1 took each map of a recurrent cell for a layer; accepted: 2"
+            raise field_error(Spec, ("version",), self.version, msg)
+        return self
 
 
 TABLES = {
@@ -77,7 +87,7 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
     assert isinstance(source, TrainSpec)
     one = size(source.network, spec.data)
     network = blueprint(source.network, spec.data)
-    paths = len(spec.orders) * len(layers({n: p.unsqueeze(0) for n, p in network.named_parameters()}))
+    paths = len(spec.orders) * len(layers(network))
     networks = len(spec.pairs) * spec.points * paths
     images = sum(SOURCES[spec.data].rows(split) for split in spec.splits)
     at_once = min(len(spec.pairs) * spec.points, PATHS_AT_ONCE["cpu"])
@@ -104,7 +114,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         in_bfloat16=spec.precision == "bfloat16",
         on_chunk=job.pause_point,
     )
-    found = layers(a)
+    found = layers(first.network)
     names = list(found)
     planned = [(s, o, layer) for s in spec.splits for o in spec.orders for layer in range(len(names))]
     rises: dict[str, list[float]] = {}

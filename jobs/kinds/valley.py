@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Annotated, Literal, NamedTuple, Self, get_args
@@ -12,33 +13,48 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from jobs.designs import check_separate_images, field_error, rows_together, size
+from jobs.designs import blueprint, field_error, rows_together, size
 from jobs.estimates import Estimate
-from jobs.inputs import dataset, population, snapshots
+from jobs.inputs import aligned, dataset, population, snapshots
 from jobs.job import Job
-from jobs.kinds.align import check_data, trained_source
+from jobs.kinds.align import check_alignment, check_data, trained_source
+from jobs.kinds.ends import of_pairs
 from jobs.kinds.interpolate import Points, Splits
 from jobs.kinds.members import Members, check_gates, check_members, single, trainable
 from jobs.kinds.surface import Images, evaluated, rows
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.records import Column
-from jobs.specs import DataRunSpec, RunSpec, SpecHash, in_order
+from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, in_order
 from symcore.asymmetry import Parameters
-from symcore.data.sources import Dataset
+from symcore.data.sources import SOURCES, Dataset
 from symcore.landscape.surfaces import subset
-from symcore.landscape.valleys import Kind, direction, gradient_noise, length, mean, toward, unit
+from symcore.landscape.valleys import (
+    Kind,
+    direction,
+    gradient_noise,
+    length,
+    mean,
+    norm_parameters,
+    toward,
+    unit,
+)
 from symcore.metrics import Array, Evaluator
+from symcore.networks.registry import NetworkSpec
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
+from symcore.settings import Settings
 
-Direction = Literal["gaussian", "uniform", "sign", "noise", "between", "average"]
+Direction = Literal["gaussian", "uniform", "sign", "noise", "between", "average", "norms", "others"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
-RANDOM: tuple[Kind, ...] = get_args(Kind)
-DRAWN = (*RANDOM, "noise")
-"""Directions of which any number can be drawn, in lengths of the network's weights; the others lead to a network."""
-WITHOUT_NOISE = "directions without noise"
-"""What is accepted where the noise of SGD, gradients image by image, cannot be had."""
+ANYWHERE: tuple[Direction, ...] = ("gaussian", "uniform", "sign", "noise", "between")
+"""Directions that networks have which were trained on images."""
+PARTS: tuple[Direction, ...] = ("norms", "others")
+"""Directions that move only the parameters of norms, or all but them (He, Huang and Yuan 2019)."""
+KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)} | dict.fromkeys(PARTS, "uniform")
+"""How the entries of random directions are drawn."""
+DRAWN = (*KINDS, "noise")
+"""Directions of which any number can be drawn, in lengths of the weights that they move; the others lead to a network."""
 
 
 class Spec(DataRunSpec):
@@ -48,10 +64,12 @@ class Spec(DataRunSpec):
     version: Literal[1] = 1
     source: SpecHash
     """The train run whose networks are looked at."""
+    alignment: SpecHash | None = Field(default=None, exclude_if=operator.not_)
+    """The align run whose permutations are applied to each next network, pairs going round the members; none: they are taken as they are."""
     members: Members
     """Which of its networks."""
-    directions: Annotated[tuple[Direction, ...], in_order(DIRECTIONS)] = DIRECTIONS[:-1]
-    """Normal; uniform in [0, 1]; |normal| with each weight's sign; SGD's noise; to the next network; from a weight average to the end of training."""
+    directions: Annotated[tuple[Direction, ...], in_order(DIRECTIONS)] = ANYWHERE
+    """Normal; uniform in [0, 1]; |normal| with each weight's sign; SGD's noise; to the next network; from a weight average to the end of training; uniform, of norms' parameters only; of all others."""
     draws: int = Field(default=3, ge=1, le=1000)
     """Random directions of each kind, and minibatches whose gradients are the noise."""
     batch: int = Field(default=64, ge=1, le=65_536)
@@ -61,7 +79,7 @@ class Spec(DataRunSpec):
     points: Points = 41
     """Points on each slice; odd."""
     span: float = Field(default=1.0, gt=0, le=100)
-    """How far slices along drawn directions reach to both sides, in lengths of the weights that are trained."""
+    """How far slices along drawn directions reach to both sides, in lengths of the weights that they move."""
     distances: float = Field(default=2.0, gt=0, le=100)
     """How far slices that lead to a network reach to both sides, in distances to it."""
     splits: Splits = ("train", "test")
@@ -80,11 +98,19 @@ class Spec(DataRunSpec):
         if "between" in self.directions and len(self.members) < 2:
             msg = f"{list(self.members)} has no next network; accepted: two or more, or directions without between"
             raise field_error(Spec, ("members",), self.members, msg)
+        if self.alignment and "between" not in self.directions:
+            msg = f"{self.alignment}, and no direction leads to another network; accepted: none, or directions with between"
+            raise field_error(Spec, ("alignment",), self.alignment, msg)
         return self
 
     def inputs(self) -> tuple[SpecHash, ...]:
-        """The train run."""
-        return (self.source,)
+        """The train run, and the align run if there is one."""
+        return (self.source,) if self.alignment is None else (self.source, self.alignment)
+
+    @property
+    def pairs(self) -> Pairs:
+        """Each network and the next, the first after the last."""
+        return tuple(zip(self.members, (*self.members[1:], self.members[0]), strict=True))
 
 
 TABLES = {
@@ -116,18 +142,42 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
     Raises:
         ValidationError: pointing at the field that does not fit, with what is accepted.
     """
+    check_alignment(Spec, spec.alignment, spec.source, spec.pairs, upstream)
     source = trained_source(Spec, spec.source, (), upstream)
     if source is None:
         return
     check_data(Spec, spec.data, spec.source, source)
     check_members(Spec, spec.members, spec.source, len(source.seeds))
-    if "noise" in spec.directions:
-        check_separate_images(
-            Spec, ("directions",), source.network, source.data, value=spec.directions, accepted=WITHOUT_NOISE
-        )
+    check_directions(Spec, spec.directions, source.network, source.data)
     if "average" in spec.directions and source.snapshots < spec.averaged:
         msg = f"{spec.averaged}; source {spec.source} keeps {source.snapshots} snapshots; accepted: as many or fewer"
         raise field_error(Spec, ("averaged",), spec.averaged, msg)
+
+
+def check_directions(
+    model: type[Settings], directions: tuple[Direction, ...], network: NetworkSpec, data: str
+) -> None:
+    """Makes sure that the networks have such directions.
+
+    Args:
+        model: the model being validated, for the error's title.
+        directions: the settings to check.
+        network: whose loss is sliced.
+        data: name of the data set.
+
+    Raises:
+        ValidationError: if a graph's training, whose every step sees all nodes, is asked for noise, or a network without
+            norms for directions that tell their parameters from others.
+    """
+    lacking = {}
+    if SOURCES[data].nodes:
+        lacking["noise"] = f"each step of training sees all of {data}, so that gradients have no noise"
+    if not norm_parameters(blueprint(network, data)):
+        lacking |= dict.fromkeys(PARTS, "the network has no norm with parameters")
+    for name, reason in lacking.items():
+        if name in directions:
+            msg = f"{reason}; accepted: directions without {name}"
+            raise field_error(model, ("directions",), directions, msg)
 
 
 def title(spec: Spec) -> str:
@@ -175,6 +225,12 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     check_members(Spec, spec.members, spec.source, trained.size)
     if "between" in spec.directions:
         check_gates("members", spec.members, trained)
+
+    @cache
+    def others() -> Parameters:
+        seconds = trained.select([second for _, second in spec.pairs]).effective()
+        return aligned(seconds, spec.alignment, trained, job)
+
     for split in spec.splits:
         images = subset(images, split, evaluated(spec.data, split, spec.images), spec.subset_seed)
     evaluator = Evaluator(trained.network, images, on_chunk=job.pause_point)
@@ -182,7 +238,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     with arithmetic(spec.precision):
         for place, member in enumerate(spec.members):
             one = trained.select([member])
-            for line in _lines(spec, place, one, trained, images, job):
+            for line in _lines(spec, place, one, others, images, job):
                 job.progress(done, total, f"network {member}, {line.direction}")
                 job.pause_point()
                 _record(spec, member, line, evaluator, one.buffers, job)
@@ -192,21 +248,20 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
 
 
 def _lines(
-    spec: Spec, place: int, one: Population, trained: Population, images: Dataset, job: Job
+    spec: Spec, place: int, one: Population, others: Callable[[], Parameters], images: Dataset, job: Job
 ) -> Iterator[Slice]:
-    """All slices through the network at a place of the spec's members."""
+    """All slices through the network at a place of the spec's members, to which each member's next one is given."""
     origin = single(one.effective())
 
     def between() -> tuple[Parameters, Parameters]:
-        other = trained.select([spec.members[(place + 1) % len(spec.members)]])
-        return _joining(origin, single(other.effective()))
+        return _joining(origin, single(of_pairs(slice(place, place + 1), others())))
 
     def average() -> tuple[Parameters, Parameters]:
         return _joining(_average(spec, spec.members[place], origin, job), origin)
 
     def drawn(name: str, draw: int) -> tuple[Parameters, Parameters]:
-        free = trainable(one)
-        reach = length({n: w * free[n] if free and n in free else w for n, w in origin.items()})
+        free, moved = trainable(one), _moved(name, one)
+        reach = length({n: w * free[n] if free and n in free else w for n, w in origin.items() if n in moved})
         return origin, {n: s * reach for n, s in _drawn(spec, name, draw, one, images).items()}
 
     for name in spec.directions:
@@ -234,12 +289,17 @@ def _average(spec: Spec, member: int, end: Parameters, job: Job) -> Parameters:
     return mean({name: torch.stack([*(one[name] for one in kept), w]) for name, w in end.items()})
 
 
+def _moved(name: str, one: Population) -> set[str]:
+    """Names of the parameters that a drawn direction moves."""
+    norms = norm_parameters(one.network)
+    return {"norms": norms, "others": set(one.parameters) - norms}.get(name, set(one.parameters))
+
+
 def _drawn(spec: Spec, name: str, draw: int, one: Population, images: Dataset) -> Parameters:
     """A direction of length 1 through a network."""
     origin, free, seed = single(one.effective()), trainable(one), spec.seed + draw
-    for kind in RANDOM:
-        if name == kind:
-            return direction(kind, origin, seed, free)
+    if name in KINDS:
+        return direction(KINDS[name], origin, seed, free, _moved(name, one))
     train = images.splits["train"]
     inputs, batch = images.normalise(train.images), min(spec.batch, len(train))
     return gradient_noise(

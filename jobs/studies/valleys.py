@@ -11,14 +11,13 @@ from typing import Annotated, ClassVar, Literal, Self
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, model_validator
 
-from jobs.designs import check_separate_images, field_error
+from jobs.designs import field_error
 from jobs.headline import Headline, Rows
 from jobs.kinds import curvature, surface, valley
 from jobs.kinds.interpolate import Points
 from jobs.specs import PlannedRun, in_order, spec_hash
 from jobs.studies import lmc, valleys_results
 from jobs.studies.compared import NETWORKS, PAPERS, NetworkName, TrainedSpec
-from symcore.data.sources import SOURCES
 from symcore.networks.mlp import MLPSpec
 from symcore.settings import is_stored
 from symcore.training import TrainingSpec
@@ -38,14 +37,17 @@ class Spec(TrainedSpec):
     """Times before the end of training at which weights are kept; at most one an epoch."""
     averaged: int = Field(default=4, ge=1, le=1000)
     """The last of these that the weight average is over, beside the end itself."""
-    directions: Annotated[tuple[valley.Direction, ...], in_order(valley.DIRECTIONS)] = valley.DIRECTIONS
-    """Normal; uniform in [0, 1]; |normal| with each weight's sign; SGD's noise; to the next network; from a weight average to the end of training."""
+    directions: Annotated[tuple[valley.Direction, ...], in_order(valley.DIRECTIONS)] = (
+        *valley.ANYWHERE,
+        "average",
+    )
+    """Normal; uniform in [0, 1]; |normal| with each weight's sign; SGD's noise; to the next network; from a weight average to the end of training; uniform, of norms' parameters only; of all others."""
     draws: int = Field(default=3, ge=1, le=1000)
     """Random directions of each kind, and minibatches whose gradients are the noise."""
     points: Points = 41
     """Points on each slice; odd."""
     span: float = Field(default=1.0, gt=0, le=100)
-    """How far slices along drawn directions reach to both sides, in lengths of the weights that are trained."""
+    """How far slices along drawn directions reach to both sides, in lengths of the weights that they move."""
     distances: float = Field(default=2.0, gt=0, le=100)
     """How far slices that lead to a network reach to both sides, in distances to it."""
     images: surface.Images = 2000
@@ -67,23 +69,8 @@ class Spec(TrainedSpec):
             msg = f"{self.eigenvalues} of {self.steps} steps; accepted: 1 to {self.steps}"
             raise field_error(Spec, ("eigenvalues",), self.eigenvalues, msg)
         if not is_stored(info):
-            self._check_loss()
+            valley.check_directions(Spec, self.directions, self.network, self.data)
         return self
-
-    def _check_loss(self) -> None:
-        """Makes sure that curvature can be had.
-
-        Raises:
-            ValidationError: pointing at the data set if it is a graph, or at the network's norm, or at a registered network.
-        """
-        at: tuple[str, ...] = ("network",)
-        value: str = self.network.kind
-        accepted = "a network without BatchNorm"
-        if SOURCES[self.data].nodes:
-            at, value, accepted = ("data",), self.data, "a data set of images"
-        elif norm := getattr(self.network, "norm", None):
-            at, value, accepted = ("network", "norm"), norm, "another norm"
-        check_separate_images(Spec, at, self.network, self.data, value=value, accepted=accepted)
 
     @property
     def kept(self) -> int:

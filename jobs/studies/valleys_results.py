@@ -36,7 +36,7 @@ VALLEYS = pa.schema(
         *NAMES,
         *SLICE,
         ("middle", pa.float64()),  # loss at position 0
-        ("lowest", pa.float64()),  # least loss of the slice
+        ("lowest", pa.float64()),  # least loss of the slice; none where no loss is a number
         ("position", pa.float64()),  # where that is
         ("asymmetry", pa.float64()),  # none where the lowest point is too near an end, or the slice is flat
         *((name, pa.float64()) for name in RATIOS.values()),
@@ -83,17 +83,15 @@ def valleys(points: pa.Table) -> pa.Table:
 
 def _valley(positions: Array, losses: Array, direction: str) -> dict[str, Any]:
     """What one slice says."""
-    lowest = int(np.argmin(losses))
-    row: dict[str, Any] = {
-        "middle": float(losses[len(losses) // 2]),
-        "lowest": float(losses[lowest]),
-        "position": float(positions[lowest]),
-    }
+    row: dict[str, Any] = {"middle": float(losses[len(losses) // 2])}
+    if not np.isnan(losses).all():
+        lowest = int(np.nanargmin(losses))
+        row |= {"lowest": float(losses[lowest]), "position": float(positions[lowest])}
     if direction in JOINING and positions[-1] >= 1:
         row["end"] = float(np.interp(1.0, positions, losses))
     try:
         found = probe(positions, losses)
-    except ValueError:  # the lowest point is too near an end to tell
+    except ValueError:  # the lowest point is too near an end, or a loss that is not finite, to tell
         return row
     if 0 < found.rise < np.inf:
         row["asymmetry"] = found.rise if found.sharp_side == 1 else 1 / found.rise
@@ -121,7 +119,7 @@ def curvature(eigenvalues: pa.Table, traces: pa.Table, roles: Mapping[str, str])
         for row in by_treatment(traces, "curvature", roles).to_pylist()
     ]
     found.sort(
-        key=lambda row: (list(LABELS).index(row["treatment"]), row["place"] == "midpoint", row["number"])
+        key=lambda row: (list(LABELS).index(row["treatment"]), row["place"] != "network", row["number"])
     )
     return pa.Table.from_pylist(found, schema=CURVATURE)
 

@@ -63,9 +63,8 @@ class Hessian:
         self._images, self._labels, self._on_batch = images, labels, on_batch
         self._free = _flat({n: _free(n, w, trainable or {}) for n, w in weights.items()})
         self._counted = int((labels >= 0).sum())
-        self._batch = max(1, ROWS[images.device.type] // len(self._free))
-        if graph or batch_norms(network):
-            self._batch = len(images) if graph else BATCH
+        whole = joined(network, len(images), graph)
+        self._batch = whole if whole > 1 else max(1, ROWS[images.device.type] // len(self._free))
         self._program = _product_program(
             network, list(weights), neighbours(network, graph), stacked_buffers=stacked_buffers
         )
@@ -95,6 +94,16 @@ class Hessian:
         sizes = [w[0].numel() for w in self._weights.values()]
         pieces = vectors.split(sizes, dim=1)
         return {n: v.view_as(w) for (n, w), v in zip(self._weights.items(), pieces, strict=True)}
+
+
+def joined(network: nn.Module, images: int, graph: Graph | tuple[()]) -> int:
+    """Of some images, or a graph's nodes, how many act on each other in the loss of training, and so are never cut.
+
+    1 where each stands alone; a batch whose statistics BatchNorm takes; all nodes of a graph.
+    """
+    if graph:
+        return images
+    return min(BATCH, images) if batch_norms(network) else 1
 
 
 def _flat(parameters: Tensors) -> Tensor:

@@ -5,32 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from symcore.asymmetry import Parameters
+from symcore.networks.recurrent import Cell
 
 Order = Literal["single", "bottom", "top"]
 """Which layers move: one alone, all from the input up to it, or all from it up to the output."""
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
-def layers(parameters: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def layers(network: nn.Module) -> dict[str, list[str]]:
     """Names of the parameters of each layer, in the module's order.
 
-    A layer is a module with weight matrices or kernels, and what follows it without any, such as the norm behind it.
+    A layer is a module with weight matrices or kernels, and what follows it without any, such as the norm behind it. All
+    maps of a recurrent cell are one layer: no gate is nearer to the input than another.
     """
+    cells = [name for name, module in network.named_modules() if isinstance(module, Cell)]
+
+    def owner(name: str) -> str:
+        return next((cell for cell in cells if name.startswith(f"{cell}.")), name.rpartition(".")[0])
+
     found: dict[str, list[str]] = {}
-    matrices = {_owner(name) for name, p in parameters.items() if p.ndim > 2}  # [member, row, column, ...]
+    matrices = {owner(name) for name, p in network.named_parameters() if p.ndim > 1}
     current = ""
-    for name in parameters:
-        if _owner(name) in matrices or not found:
-            current = _owner(name)
+    for name, _ in network.named_parameters():
+        if owner(name) in matrices or not found:
+            current = owner(name)
         found.setdefault(current, []).append(name)
     return found
-
-
-def _owner(name: str) -> str:
-    return name.rpartition(".")[0]
 
 
 def moving(layer: int, count: int, order: Order) -> range:

@@ -6,7 +6,7 @@ the flat side. Which directions are depends on signs: |n| * sign(w) mostly is, G
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from symcore.asymmetry import Parameters
 from symcore.gradients import gradient_program
 from symcore.metrics import ROWS, Array
+from symcore.networks.batchnorm import BatchNorm, batch_norms
 from symcore.randomness import stream
 
 Tensors = Mapping[str, Tensor]
@@ -24,8 +25,25 @@ Kind = Literal["gaussian", "uniform", "sign"]
 """Normal entries; entries uniform in [0, 1]; |normal| with each weight's own sign."""
 
 
-def direction(kind: Kind, origin: Tensors, seed: int, trainable: Tensors | None = None) -> Parameters:
-    """A random direction of length 1 for one network, weights [*shape]; entries that D fixes stay where they are."""
+def direction(
+    kind: Kind,
+    origin: Tensors,
+    seed: int,
+    trainable: Tensors | None = None,
+    moved: Collection[str] | None = None,
+) -> Parameters:
+    """A random direction of length 1 for one network.
+
+    Args:
+        kind: how entries are drawn.
+        origin: weights of the network, [*shape].
+        seed: of the entries.
+        trainable: D of those parameters that have fixed entries, [*shape]; these stay where they are.
+        moved: names of the parameters that do not stay; none given, all move.
+
+    Raises:
+        ValueError: if nothing moves.
+    """
     draws: dict[Kind, Callable[[np.random.Generator, Tensor], Array]] = {
         "gaussian": lambda rng, w: rng.standard_normal(w.shape),
         "uniform": lambda rng, w: rng.random(w.shape),
@@ -34,8 +52,19 @@ def direction(kind: Kind, origin: Tensors, seed: int, trainable: Tensors | None 
     found = {}
     for name, weight in origin.items():
         drawn = torch.from_numpy(draws[kind](stream(seed, f"valley.{kind}.{name}"), weight)).to(weight)
-        found[name] = _free(drawn, name, trainable)
+        kept = moved is None or name in moved
+        found[name] = _free(drawn, name, trainable) if kept else torch.zeros_like(weight)
     return unit(found)
+
+
+def norm_parameters(network: nn.Module) -> set[str]:
+    """Names of the scales and shifts of a network's norms: LayerNorm, GroupNorm and BatchNorm."""
+    return {
+        f"{name}.{own}"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm | BatchNorm)
+        for own, _ in module.named_parameters()
+    }
 
 
 def gradient_noise(
@@ -50,6 +79,9 @@ def gradient_noise(
     trainable: Tensors | None = None,
 ) -> Parameters:
     """The direction of length 1 in which a minibatch's gradient differs from that over all images (the noise of SGD).
+
+    With BatchNorm, whose statistics are a minibatch's own, that over all images is the mean over the whole minibatches
+    of an epoch.
 
     Args:
         network: the module.
@@ -69,10 +101,13 @@ def gradient_noise(
         return tuple(found)
 
     whole = [torch.zeros_like(w) for w in weights]
-    size = ROWS[images.device.type]
-    for x, y in zip(images.split(size), labels.split(size), strict=True):
-        for total, part in zip(whole, gradient(x, y), strict=True):
-            total.add_(part, alpha=len(x) / len(images))
+    order, size = torch.arange(len(images)), ROWS[images.device.type]
+    if batch_norms(network):
+        epoch = stream(seed, "epoch").permutation(len(images))
+        order, size = torch.from_numpy(epoch[: len(epoch) // batch * batch]), batch
+    for some in order.to(images.device).split(size):
+        for total, part in zip(whole, gradient(images[some], labels[some]), strict=True):
+            total.add_(part, alpha=len(some) / len(order))
     chosen = torch.from_numpy(stream(seed, "minibatch").choice(len(images), batch, replace=False))
     own = gradient(images[chosen.to(images.device)], labels[chosen.to(labels.device)])
     return unit(
@@ -149,16 +184,23 @@ ZETAS = (0.05, 0.25, 0.5)
 def probe(positions: Array, losses: Array, zetas: tuple[float, ...] = ZETAS) -> Valley:
     """Reads the asymmetry off a slice (He et al. 2019, definition 1).
 
+    A slice ends before the first loss that is infinite or no number, seen from its lowest point.
+
     Args:
         positions: ascending, evenly spaced, [point].
         losses: there, [point].
         zetas: shares of the reach r, which is the distance from the lowest point to the nearer end.
 
     Raises:
-        ValueError: if the lowest point is so near an end that a side has fewer than 4 points.
+        ValueError: if no loss is finite, or the lowest point so near an end that a side has fewer than 4 points.
     """
-    lowest = int(np.argmin(losses))
-    reach = min(lowest, len(losses) - 1 - lowest)
+    finite = np.isfinite(losses)
+    if not finite.any():
+        msg = f"losses: none of {len(losses)} is finite; accepted: losses that are, on both sides of the lowest point"
+        raise ValueError(msg)
+    lowest = int(np.argmin(np.where(finite, losses, np.inf)))
+    ends = np.concatenate([[-1], np.flatnonzero(~finite), [len(losses)]])
+    reach = int(np.abs(ends - lowest).min()) - 1
     if reach < 4:
         msg = f"positions: the lowest point, {positions[lowest]:g}, has {reach} points on one side; at least 4 are needed"
         raise ValueError(msg)

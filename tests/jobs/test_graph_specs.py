@@ -104,36 +104,37 @@ NORMED = {"kind": "mlp", "width": 8, "norm": "batch"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "at"),
+    ("changes", "message"),
     [
-        ({"network": NORMED}, ("network", "norm")),
-        ({"network": {"kind": "resnet", "norm": "batch"}, "data": "cifar-10"}, ("network", "norm")),
-        ({"network": GNN, "data": "cora"}, ("data",)),
-        ({"network": GNN | {"norm": "none"}, "data": "cora"}, ("data",)),
+        ({"network": GNN, "data": "cora"}, "each step of training sees all of cora"),
+        (
+            {"network": {"kind": "resnet", "norm": "none"}, "data": "cifar-10", "directions": ("others",)},
+            "no norm with parameters; accepted: directions without others",
+        ),
     ],
 )
-def test_valleys_are_refused_where_images_act_on_each_other(
-    changes: dict[str, Any], at: tuple[str, ...]
-) -> None:
-    with pytest.raises(ValidationError, match="derivatives of the loss are taken image by image") as caught:
+def test_directions_that_networks_do_not_have_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message) as caught:
         valleys.Spec.model_validate(changes)
     (error,) = caught.value.errors()
-    assert error["loc"] == at
+    assert error["loc"] == ("directions",)
 
 
-@pytest.mark.parametrize(("data", "network"), [("digits", NORMED), ("cora", GNN)])
-def test_so_are_their_runs(data: str, network: dict[str, Any]) -> None:
-    source = train.Spec.model_validate(trained(data=data, network=network, seeds=(0, 1)))
+@pytest.mark.parametrize(
+    ("data", "network", "lacking"), [("digits", NORMED, ()), ("cora", GNN, ("noise",))], ids=["norm", "graph"]
+)
+def test_runs_take_what_else_there_is(data: str, network: dict[str, Any], lacking: tuple[str, ...]) -> None:
+    source = train.Spec.model_validate(trained(data=data, network=network, seeds=(0, 1), snapshots=4))
     named = spec_hash(source)
     given = {"data": data, "source": named, "members": (0, 1)}
-    curved, slices = curvature.Spec.model_validate(given), valley.Spec.model_validate(given)
-    with pytest.raises(ValidationError, match="accepted: a run that trains other networks") as caught:
-        curvature.check_inputs(curved, {named: source})
-    assert caught.value.errors()[0]["loc"] == ("source",)
-    with pytest.raises(ValidationError, match="accepted: directions without noise") as caught:
-        valley.check_inputs(slices, {named: source})
-    assert caught.value.errors()[0]["loc"] == ("directions",)
-    valley.check_inputs(valley.Spec.model_validate(given | {"directions": ("gaussian",)}), {named: source})
+    curvature.check_inputs(curvature.Spec.model_validate(given), {named: source})
+    known = [name for name in valley.DIRECTIONS if name not in lacking]
+    valley.check_inputs(valley.Spec.model_validate(given | {"directions": known}), {named: source})
+    for name in lacking:
+        spec = valley.Spec.model_validate(given | {"directions": (name,)})
+        with pytest.raises(ValidationError, match=f"accepted: directions without {name}") as caught:
+            valley.check_inputs(spec, {named: source})
+        assert caught.value.errors()[0]["loc"] == ("directions",)
 
 
 def test_activations_are_compared_on_all_nodes_as_in_the_paper() -> None:

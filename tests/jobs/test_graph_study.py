@@ -10,13 +10,15 @@ import torch
 from kind_tools import study_tables
 
 from jobs import inputs
-from jobs.studies import lmc_gnn
+from jobs.studies import lmc_gnn, valleys
 from jobs.studies.lmc_recipe import LMCTreatment
 from symcore.align.sinkhorn import Sinkhorn
 from symcore.align.straight_through import StraightThrough
 from symcore.data.nodes import OUTSIDE
 from symcore.data.sources import SOURCES, Dataset, Split
+from symcore.networks.gnn import GNNSpec
 from symcore.propagation import graph_of
+from symcore.training import TrainingSpec
 
 NODES = 40
 
@@ -61,3 +63,31 @@ def test_networks_are_trained_aligned_by_every_method_and_joined(
     for method in METHODS:
         assert test[method]["endpoint"] == pytest.approx(test["standard"]["endpoint"], rel=1e-4)
         assert test[method]["barrier_midpoint"] < test["standard"]["barrier_midpoint"]
+
+
+def test_valleys_and_curvature_are_those_of_the_whole_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside one network or three the curvature is the same, so a graph is never cut."""
+    monkeypatch.setattr(inputs, "load", citations)
+    spec = valleys.Spec(
+        data="cora",
+        network=GNNSpec(width=4, depth=2),
+        training=TrainingSpec(epochs=5),
+        treatments=("standard",),
+        networks=2,
+        directions=("uniform", "average", "norms", "others"),
+        draws=1,
+        points=9,
+        eigenvalues=1,
+        steps=6,
+        probes=4,
+    )
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    together.mkdir()
+    alone.mkdir()
+    found = valleys.results(spec, *study_tables(valleys, spec, together))
+    assert {row["direction"] for row in found["valleys"].to_pylist()} == set(spec.directions)
+    monkeypatch.setattr("jobs.kinds.curvature.ROWS", {"cpu": 1})
+    apart = valleys.results(spec, *study_tables(valleys, spec, alone))["curvature"].to_pandas()
+    np.testing.assert_allclose(apart["value"], found["curvature"].to_pandas()["value"], rtol=1e-3)

@@ -16,6 +16,10 @@ from jobs.inputs import snapshot
 from jobs.kinds import align, curvature, curve, interpolate, layerwise, surface, train, valley
 from jobs.kinds.surface_trajectory import TrajectoryPlane
 from jobs.specs import RunSpec, spec_hash
+from symcore.data.sources import load as load_data
+from symcore.landscape.curvature import Hessian, trace
+from symcore.landscape.surfaces import subset
+from symcore.networks.mlp import MLPSpec
 from symcore.population import build, load
 from symcore.training import TrainingSpec
 from symcore.treatments import SigmaAsymmetric, Standard, WAsymmetric
@@ -146,6 +150,15 @@ def test_ends_of_layer_wise_paths_are_the_networks(
     np.testing.assert_array_equal(single.xs(0, level="layer"), bottom.xs(0, level="layer"))
 
 
+def test_layer_wise_runs_of_the_first_version_are_read_and_not_made() -> None:
+    given = {"kind": "layerwise", "version": 1, "data": "digits", "source": "0" * 32, "pairs": [[0, 1]]}
+    checksum = layerwise.Spec(data="digits", source="0" * 32, pairs=((0, 1),)).data_checksum
+    assert registry.run_spec(given | {"data_checksum": checksum}, stored=True).version == 1
+    with pytest.raises(ValidationError, match="for a layer; accepted: 2") as caught:
+        registry.run_spec(given)
+    assert caught.value.errors()[0]["loc"] == ("version",)
+
+
 def test_aligned_networks_have_curves_and_layers_too(
     networks: dict[str, tuple[str, Path]], tmp_path: Path
 ) -> None:
@@ -221,8 +234,9 @@ def test_slices_go_through_the_networks_that_they_name(
         assert at["between", member, 0, 1.0] == pytest.approx(losses[other], rel=1e-4)
         assert at["average", member, 0, 1.0] == pytest.approx(losses[member], rel=1e-4)
     slices = records(tmp_path / "run", "valley_slice").to_pandas()
-    assert len(slices) == 2 * (4 * 2 + 2)
-    reach = slices[slices["direction"].isin(valley.DRAWN)].groupby("member")["length"].agg(["min", "max"])
+    assert len(slices) == 2 * (6 * 2 + 2)
+    whole = slices["direction"].isin(set(valley.DRAWN) - set(valley.PARTS))
+    reach = slices[whole].groupby("member")["length"].agg(["min", "max"])
     np.testing.assert_allclose(reach["min"], reach["max"], rtol=1e-5)
 
 
@@ -251,10 +265,133 @@ def test_curvature_does_not_depend_on_what_stands_beside(
     assert (first > 0).all()
 
 
+def test_networks_with_batch_norm_have_curvature_and_every_direction(tmp_path: Path) -> None:
+    source = trained(Standard(), network=MLPSpec(width=8, depth=1, norm="batch"), snapshots=1)
+    carried_out(source, tmp_path / "train", {})
+    inputs = {spec_hash(source): tmp_path / "train"}
+    base = {"data": "digits", "source": spec_hash(source), "members": (0, 1), "images": 300}
+    curved = curvature.Spec.model_validate(base | {"eigenvalues": 1, "steps": 6, "probes": 4})
+    slices = valley.Spec.model_validate(
+        base | {"directions": valley.DIRECTIONS, "draws": 1, "averaged": 1, "points": 5}
+    )
+    for spec in (curved, slices):
+        outcome = carried_out(spec, tmp_path / spec.kind, inputs)
+        assert outcome.state == "done", outcome.error
+    tops = records(tmp_path / "curvature", "curvature_eigenvalue").to_pandas()
+    assert (tops["value"] > 10 * tops["residual"]).all()
+    reach = records(tmp_path / "valley", "valley_slice").to_pandas()
+    lengths = reach[reach["member"] == 0].set_index("direction")["length"]
+    assert np.hypot(lengths["norms"], lengths["others"]) == pytest.approx(lengths["uniform"], rel=1e-5)
+
+
+def _curved(folder: Path) -> Any:
+    """Largest eigenvalue and trace by place and number, with the positions."""
+    tops = records(folder, "curvature_eigenvalue").to_pandas().set_index(["place", "number"])
+    traces = records(folder, "curvature_trace").to_pandas().set_index(["place", "number"])
+    points = records(folder, "curvature_point").to_pandas().set_index(["place", "number"])
+    return points.assign(top=tops["value"], trace=traces["trace"])
+
+
+def test_ends_of_aligned_paths_curve_as_their_networks(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    """What is permuted has the same eigenvalues; midway it matters that it is."""
+    source, folder = networks["standard"]
+    matched = align.Spec(source=source, pairs=PAIRS)
+    carried_out(matched, tmp_path / "align", {source: folder})
+    inputs = {source: folder, spec_hash(matched): tmp_path / "align"}
+    base = {"data": "digits", "source": source, "members": (0, 1, 2), "pairs": PAIRS, "images": 200}
+    base |= {"eigenvalues": 1, "steps": 25, "probes": 2, "alphas": (0.0, 0.5, 1.0)}
+    found = {}
+    for alignment in (None, spec_hash(matched)):
+        spec = curvature.Spec.model_validate(base | {"alignment": alignment})
+        curvature.check_inputs(spec, {source: trained(Standard(), snapshots=2), spec_hash(matched): matched})
+        outcome = carried_out(spec, tmp_path / str(alignment), inputs)
+        assert outcome.state == "done", outcome.error
+        found[alignment] = _curved(tmp_path / str(alignment))
+        points = found[alignment].loc["path"]
+        assert points[["a", "b"]].to_numpy().tolist() == [list(pair) for pair in PAIRS for _ in range(3)]
+        assert points["alpha"].tolist() == [0.0, 0.5, 1.0] * 2
+        own = found[alignment].loc["network"]["top"]
+        ends = points[points["alpha"] != 0.5]["top"].to_numpy()
+        np.testing.assert_allclose(ends, [own[member] for pair in PAIRS for member in pair], rtol=1e-3)
+    plain, aligned = (points.loc[("path", 1), "top"] for points in found.values())
+    assert plain != pytest.approx(aligned, rel=1e-2)
+
+
+def test_curvature_is_had_on_trained_curves(networks: dict[str, tuple[str, Path]], tmp_path: Path) -> None:
+    source, folder = networks["w"]
+    bent = curve_of(source, bends=2)
+    carried_out(bent, tmp_path / "curve", {source: folder})
+    base = {"data": "digits", "source": source, "members": (0, 1), "pairs": PAIRS, "images": 200}
+    base |= {"eigenvalues": 1, "steps": 4, "probes": 3, "curve": spec_hash(bent), "alphas": (0.0, 0.25)}
+    spec = curvature.Spec.model_validate(base)
+    curvature.check_inputs(spec, {source: trained(WAsymmetric(), snapshots=2), spec_hash(bent): bent})
+    outcome = carried_out(spec, tmp_path / "run", {source: folder, spec_hash(bent): tmp_path / "curve"})
+    assert outcome.state == "done", outcome.error
+    found = _curved(tmp_path / "run")
+    assert found.loc[("curve", 0), "trace"] == pytest.approx(found.loc[("network", 0), "trace"], rel=1e-4)
+
+    kept, population = load_file(tmp_path / "curve" / curve.BENDS), load(folder / "weights.safetensors")
+    assert population.asymmetry is not None
+    a, b = (population.select([member]).effective() for member in PAIRS[1])
+    weights = {n: (27 * w + 27 * kept[f"1/{n}"][1] + 9 * kept[f"2/{n}"][1] + b[n]) / 64 for n, w in a.items()}
+    images = subset(load_data("digits", tmp_path), "train", 200, 0)
+    split = images.splits["train"]
+    hessian = Hessian(
+        population.network,
+        weights,
+        population.buffers,
+        images.normalise(split.images),
+        split.labels,
+        trainable=population.asymmetry.trainable,
+    )
+    expected = trace(hessian, probes=3, seed=0).mean[0]
+    assert found.loc[("curve", 3), "trace"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_next_network_is_aligned_first_where_a_run_says_how(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    source, folder = networks["standard"]
+    matched = align.Spec(source=source, pairs=((0, 2), (2, 0)))
+    carried_out(matched, tmp_path / "align", {source: folder})
+    inputs = {source: folder, spec_hash(matched): tmp_path / "align"}
+    base = {"data": "digits", "source": source, "members": (0, 2), "directions": ("between",), "images": 0}
+    losses, lengths = {}, {}
+    for alignment in (None, spec_hash(matched)):
+        spec = valley.Spec.model_validate(base | {"points": 5, "alignment": alignment})
+        valley.check_inputs(spec, {source: trained(Standard(), snapshots=2), spec_hash(matched): matched})
+        outcome = carried_out(spec, tmp_path / str(alignment), inputs)
+        assert outcome.state == "done", outcome.error
+        rows = records(tmp_path / str(alignment), "valley_point").to_pandas()
+        rows = rows[(rows["split"] == "test") & rows["position"].isin([0.0, 1.0])]
+        losses[alignment] = rows.set_index(["member", "position"])["loss"]
+        lengths[alignment] = records(tmp_path / str(alignment), "valley_slice").to_pandas()["length"]
+    plain, aligned = losses.values()
+    np.testing.assert_allclose(plain, aligned, rtol=1e-4)
+    plain, aligned = lengths.values()
+    assert (aligned < plain).all()
+
+
+def test_what_says_where_to_look_is_left_out_where_it_says_nothing_new() -> None:
+    """So runs that were there before these settings are found again."""
+    base = {"data": "digits", "source": "0" * 32, "members": (0, 1)}
+    for kind, fields in ((curvature, {"alphas", "alignment", "curve"}), (valley, {"alignment"})):
+        assert not fields & kind.Spec.model_validate(base).model_dump().keys()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"kind": "valley", "members": [0]}, "has no next network"),
+        (
+            {"kind": "valley", "members": [0], "directions": ["sign"], "alignment": "1" * 32},
+            "accepted: none, or directions with between",
+        ),
+        ({"kind": "curvature", "members": [0], "alphas": [0.25]}, "no pair is named"),
+        ({"kind": "curvature", "members": [0], "curve": "1" * 32}, "no pair is named"),
+        ({"kind": "curvature", "members": [0], "pairs": [[0, 1]], "alphas": [0, 0]}, "a position twice"),
         ({"kind": "valley", "members": [1, 1]}, "holds a network twice"),
         (
             {"kind": "curvature", "members": [0], "eigenvalues": 50},
@@ -274,11 +411,17 @@ def test_a_wrong_field_names_itself(given: dict[str, Any], message: str) -> None
 
 def test_networks_that_were_not_trained_or_averaged_are_refused() -> None:
     source = trained(Standard(), snapshots=2)
-    upstream: dict[str, RunSpec] = {spec_hash(source): source}
+    bent = curve_of(spec_hash(source))
+    upstream: dict[str, RunSpec] = {spec_hash(source): source, spec_hash(bent): bent}
     base = {"data": "digits", "source": spec_hash(source)}
     for kind, given, message in (
         (valley, {"members": (0, 3)}, "members 0 to 2"),
         (curvature, {"members": (3,)}, "members 0 to 2"),
+        (
+            curvature,
+            {"members": (0,), "pairs": ((0, 1),), "curve": spec_hash(bent)},
+            "accepted: a curve run that does",
+        ),
         (valley, {"members": (0, 1), "directions": ("average",), "averaged": 3}, "keeps 2 snapshots"),
     ):
         with pytest.raises(ValidationError, match=message):

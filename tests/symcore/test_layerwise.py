@@ -14,7 +14,7 @@ from symcore.metrics import Evaluator
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.recurrent import RecurrentSpec
 from symcore.networks.resnet import ResNetSpec
-from symcore.population import Design, Population, build
+from symcore.population import Design, build
 from symcore.treatments import Standard
 
 
@@ -23,15 +23,15 @@ from symcore.treatments import Standard
     [
         (MLPSpec(width=8), (8, 8), 4),
         (ResNetSpec(depth=8, width=0.25), (3, 8, 8), 10),  # 7 convolutions, 2 shortcuts, readout
-        (RecurrentSpec(width=8), (8, 8), None),
+        *((RecurrentSpec(cell=cell, width=8), (8, 8), 2) for cell in ("rnn", "gru", "lstm")),
     ],
 )
 def test_every_parameter_is_in_one_layer_and_every_layer_has_a_matrix(network, shape, count):
-    parameters = build(Design(network, Standard(), shape, 10, (0,))).parameters
-    found = layers(parameters)
+    made = build(Design(network, Standard(), shape, 10, (0,)))
+    parameters, found = made.parameters, layers(made.network)
     assert [name for names in found.values() for name in names] == list(parameters)
     assert all(any(parameters[name].ndim > 2 for name in names) for names in found.values())
-    assert count is None or len(found) == count
+    assert len(found) == count
 
 
 def test_all_layers_up_to_the_last_make_the_other_network():
@@ -64,8 +64,7 @@ def test_in_a_linear_network_a_single_layer_has_no_barrier(tmp_path):
     a, b = ({n: w[end : end + 1] for n, w in weights.items()} for end in range(2))
     digits = sources.load("digits", tmp_path)
     evaluator = Evaluator(network, digits)
-    population = Population(Design(MLPSpec(), Standard(), (8, 8), 10, (0, 1)), network, weights, {}, None)
-    found = list(layers(population.parameters).values())
+    found = list(layers(network).values())
     for layer in range(2):
         end = grafted(a, b, [found[layer]])
         loss = linear_path(evaluator, a, end, {}, "test", alphas(9)).loss[0]
