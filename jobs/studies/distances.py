@@ -46,7 +46,7 @@ def _measured(planned: PlannedRun) -> Iterator[PlannedRun]:
         yield PlannedRun(planned.role.replace("/path/", "/distance/"), apart)
 
 
-RECORDS = ("path_point", "weight_distance")
+RECORDS = ("path_point", "path_calibrated", "weight_distance")
 
 
 def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
@@ -55,7 +55,7 @@ def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]
     Args:
         spec: the study.
         roles: the run that plays each role.
-        tables: "path_point" and "weight_distance" with a `run` column.
+        tables: "path_point", "path_calibrated" and "weight_distance" with a `run` column.
     """
     barriers = lmc_results.by_pair(lmc_results.paths(tables["path_point"], roles, spec.block))
     found = distances_results.measured(tables["weight_distance"], roles, spec.block)
