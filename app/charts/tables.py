@@ -76,12 +76,12 @@ def cell(row: Mapping[str, Any], name: str) -> tuple[float, float]:
 
 
 def reached(split: str, loss: tuple[float, float], accuracy: tuple[float, float]) -> str:
-    """What networks reach, mean and spread, as HTML for a card: loss in nats, accuracy in %."""
-    told = (
-        with_spread(*loss, LOSS.digits, LOSS.digits),
-        with_spread(*accuracy, ACCURACY.digits, ACCURACY.digits),
+    """What networks reach, mean and spread, as two lines of HTML that end a card: loss in nats, accuracy in %."""
+    nats, percent = (
+        with_spread(*value, quantity.digits, quantity.digits)
+        for value, quantity in ((loss, LOSS), (accuracy, ACCURACY))
     )
-    return f"{split} loss {told[0]}, accuracy {told[1]} %"
+    return f"<br>{split} loss {nats}<br>{split} accuracy {percent} %"
 
 
 def endpoints(losses: pd.DataFrame, accuracies: pd.DataFrame, split: str) -> list[Column]:
@@ -149,7 +149,7 @@ def cards(
         if row := rows.get(key):
             value = with_spread(*cell(row, f"barrier_{which}"), quantity.digits, quantity.digits)
             told = f"n = {row['pairs']}" if row["pairs"] == planned else f"{row['pairs']} of {planned} pairs"
-            told += "<br>" + reached(split, *(cell(ends[key], "endpoint") for ends in (losses, accuracies)))
+            told += reached(split, *(cell(ends[key], "endpoint") for ends in (losses, accuracies)))
         drawn.append(card(key, value, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 

@@ -98,7 +98,7 @@ def cards(
         told = f"straight line {values[1]} · {counted}"
         if not pd.isna(losses.loc[key, "endpoint"]):
             ends = (tables.cell(rows.loc[key], "endpoint") for rows in (losses, accuracies))
-            told += "<br>" + tables.reached(split, *ends)
+            told += tables.reached(split, *ends)
         drawn.append(tables.card(key, values[0], told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 

@@ -133,7 +133,7 @@ def _cards(spec: Mapping[str, Any], results: Results, measure: Measure, entries:
         if not math.isnan(loss.loc[key, "barrier_midpoint"]):
             told += f" · barrier {tables.number(loss.loc[key, 'barrier_midpoint'], LOSS.digits)} nats"
             ends = (tables.cell(reached.loc[key], "endpoint") for reached in (loss, accuracy))
-            told += "<br>" + tables.reached("test", *ends)
+            told += tables.reached("test", *ends)
         drawn.append(tables.card(str(key), value, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 

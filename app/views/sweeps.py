@@ -117,7 +117,7 @@ def _cards(places: Sequence[Place], summary: pd.DataFrame, chosen: Chosen, plann
         told = f"n = {done}" if done == planned else f"{done} of {planned} pairs"
         if done:
             ends = (tables.cell(reached, "endpoint") for reached in (loss, accuracy))
-            told += "<br>" + tables.reached(split, *ends)
+            told += tables.reached(split, *ends)
         label = theme.treatment(place.treatment).label
         heading = f"{label}, {place.heading}" if place.heading else label
         drawn.append(tables.card(place.treatment, value, told, heading))

@@ -108,7 +108,7 @@ def cards(treatments: Sequence[str], summary: pd.DataFrame, *, planned: int) -> 
         )
         if not math.isnan(row["test_loss"]):
             ends = (tables.cell(row, f"test_{quantity}") for quantity in QUANTITIES)
-            told += "<br>" + tables.reached("test", *ends)
+            told += tables.reached("test", *ends)
         drawn.append(tables.card(str(key), value, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 
