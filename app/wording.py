@@ -106,16 +106,15 @@ def kind_title(kind: str) -> str:
     return kind.capitalize() if module is None else str(module.Spec.title)
 
 
-def headline(name: str, value: float) -> str:
-    """A number of a run's summary: "test accuracy 98.4 %", "test loss 0.072 nats", others by their names."""
-    split, _, key = name.rpartition("/")
-    quantity = QUANTITIES.get(key)
-    if quantity is None:
-        unit = " nats" if NATS.search(name) else ""
-        told, number = name.replace("/", " "), f"{value:.4g}{unit}"
-    else:
-        told, number = f"{split} {key}".strip(), f"{value * quantity.factor:.3g} {quantity.unit}"
-    return f"{told} {number.replace('-', '−')}"
+def headline(name: str, value: float, std: float | None = None) -> str:
+    """A number of a run's summary, and its spread: "test accuracy 98.4 ± 0.3 %", others by their names."""
+    quantity = QUANTITIES.get(name.rpartition("/")[2].partition(" ")[0])
+    factor, unit, digits = 1.0, " nats" if NATS.search(name) else "", 4
+    if quantity is not None:
+        factor, unit, digits = quantity.factor, f" {quantity.unit}", 3
+    spread = "" if std is None else f" ± {std * factor:.2g}"
+    number = f"{value * factor:.{digits}g}{spread}{unit}"
+    return f"{name.replace('/', ' ')} {number.replace('-', '−')}"
 
 
 NATS = re.compile("barrier|loss|rise")

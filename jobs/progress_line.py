@@ -9,6 +9,7 @@ from typing import TextIO
 
 from jobs.execution import Outcome
 from jobs.job import Progress
+from jobs.summaries import with_spread
 
 
 class ProgressLine:
@@ -50,7 +51,9 @@ class ProgressLine:
             self._skipped += self._weights[role]
         self._working = False
         numbers = "  ".join(
-            f"{name} {value:.4g}" for name, value in outcome.summary.items() if value is not None
+            f"{name} {value:.4g}" + ("" if std is None else f" ± {std:.2g}")
+            for name, (value, std) in with_spread(outcome.summary).items()
+            if value is not None
         )
         self._line(f"{role}: {outcome.seconds:.1f} s  {numbers}", end="\n")
 

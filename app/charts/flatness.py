@@ -35,12 +35,13 @@ def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
     ]
 
 
-def cards(treatments: Sequence[str], summary: pd.DataFrame, *, planned: int) -> str:
-    """A card per treatment with its flat share, and under it the barrier between its networks, as HTML.
+def cards(treatments: Sequence[str], summary: pd.DataFrame, split: str, *, planned: int) -> str:
+    """A card per treatment with its flat share, and under it its networks and the barrier between them, as HTML.
 
     Args:
         treatments: What the study compares, in order.
         summary: The study's summary so far.
+        split: The images.
         planned: Random planes per treatment.
     """
     drawn = []
@@ -51,6 +52,8 @@ def cards(treatments: Sequence[str], summary: pd.DataFrame, *, planned: int) -> 
         if not math.isnan(row["barrier_midpoint"]):
             barrier = tables.with_spread(row["barrier_midpoint"], row["barrier_midpoint_std"], 3, 3)
             told += f" · barrier {barrier} nats"
+        if not math.isnan(row["loss"]):
+            told += tables.reached(split, tables.cell(row, "loss"), tables.cell(row, "accuracy"))
         unit = "" if math.isnan(row["flat_share"]) else ' <span class="spread">%</span>'
         drawn.append(tables.card(str(key), value + unit, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from app import theme
-from app.charts.quantities import ACCURACY, Quantity
+from app.charts.quantities import ACCURACY, CALIBRATED, LOSS, Quantity
 
 MISSING = "–"
 
@@ -62,25 +63,48 @@ def selected(summary: pd.DataFrame, quantity: Quantity, split: str) -> pd.DataFr
     return rows
 
 
-def accuracies(summary: pd.DataFrame, split: str) -> dict[str, tuple[float, float]]:
-    """Mean and spread of the networks' accuracy by treatment, in %."""
-    rows = selected(summary, ACCURACY, split)
-    return dict(zip(rows["treatment"], zip(rows["endpoint"], rows["endpoint_std"], strict=True), strict=True))
+def by_treatment(
+    treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str
+) -> pd.DataFrame:
+    """What `selected` gives by treatment, in the order asked for; NaN where nothing is done yet."""
+    return selected(summary, quantity, split).set_index("treatment").reindex(list(treatments))
+
+
+def cell(row: Mapping[str, Any], name: str) -> tuple[float, float]:
+    """A mean and its spread, out of their columns of a row."""
+    return row[name], row[f"{name}_std"]
+
+
+def reached(split: str, loss: tuple[float, float], accuracy: tuple[float, float]) -> str:
+    """What networks reach, mean and spread, as two lines of HTML that end a card: loss in nats, accuracy in %."""
+    nats, percent = (
+        with_spread(*value, quantity.digits, quantity.digits)
+        for value, quantity in ((loss, LOSS), (accuracy, ACCURACY))
+    )
+    return f"<br>{split} loss {nats}<br>{split} accuracy {percent} %"
+
+
+def endpoints(losses: pd.DataFrame, accuracies: pd.DataFrame, split: str) -> list[Column]:
+    """Columns of what the networks that paths join reach, from a summary's rows of both quantities."""
+    return [
+        Column.of(rows, "endpoint", f"Endpoint {split} {quantity.key}", quantity.unit, quantity.digits)
+        for rows, quantity in ((losses, LOSS), (accuracies, ACCURACY))
+    ]
 
 
 def columns(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> list[Column]:
     """What is told of each treatment: barriers, the paper's where it compares, endpoints, number of pairs."""
-    rows = selected(summary, quantity, split).set_index("treatment").reindex(list(treatments))
+    rows, losses, accuracies = (
+        by_treatment(treatments, summary, chosen, split) for chosen in (quantity, LOSS, ACCURACY)
+    )
     barrier, digits = quantity.barrier_unit, quantity.digits
     found = [Column.of(rows, "barrier_midpoint", "Barrier, midpoint", barrier, digits)]
     if rows["paper_barrier_midpoint"].notna().any():
         found.append(Column.of(rows, "paper_barrier_midpoint", "Paper, midpoint", barrier, 3, 2))
     found.append(Column.of(rows, "barrier_maximum", "Barrier, maximum", barrier, digits))
-    found.append(Column.of(rows, "endpoint", f"Endpoint {split} {quantity.key}", quantity.unit, digits))
-    if quantity is not ACCURACY:
-        accuracy = accuracies(summary, split)
-        cells = [accuracy.get(key, (math.nan, math.nan)) for key in treatments]
-        found.append(Column(f"Endpoint {split} accuracy", "%", cells, ACCURACY.digits, ACCURACY.digits))
+    if quantity is CALIBRATED:
+        found.append(Column.of(rows, "endpoint", f"Endpoint {split} {quantity.key}", quantity.unit, digits))
+    found += endpoints(losses, accuracies, split)
     return [*found, Column.of(rows, "pairs", "Pairs", "n", 0)]
 
 
@@ -105,7 +129,7 @@ def cards(
     *,
     planned: int,
 ) -> str:
-    """A card per treatment with its mean barrier, spread and n, as HTML; a dash where nothing is done yet.
+    """A card per treatment with its mean barrier, n and what its networks reach, as HTML; a dash where nothing is done yet.
 
     Args:
         treatments: What the study compares, in order.
@@ -115,17 +139,17 @@ def cards(
         which: "midpoint" or "maximum".
         planned: Pairs per treatment.
     """
-    rows = selected(summary, quantity, split).set_index("treatment").to_dict("index")
-    accuracy = accuracies(summary, split)
+    rows, losses, accuracies = (
+        selected(summary, chosen, split).set_index("treatment").to_dict("index")
+        for chosen in (quantity, LOSS, ACCURACY)
+    )
     drawn = []
     for key in treatments:
         value, told = MISSING, f"0 of {planned} pairs"
         if row := rows.get(key):
-            value = with_spread(
-                row[f"barrier_{which}"], row[f"barrier_{which}_std"], quantity.digits, quantity.digits
-            )
+            value = with_spread(*cell(row, f"barrier_{which}"), quantity.digits, quantity.digits)
             told = f"n = {row['pairs']}" if row["pairs"] == planned else f"{row['pairs']} of {planned} pairs"
-            told += f" · {split} accuracy {number(accuracy[key][0], ACCURACY.digits)} %"
+            told += reached(split, *(cell(ends[key], "endpoint") for ends in (losses, accuracies)))
         drawn.append(card(key, value, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 
@@ -141,7 +165,7 @@ def card(treatment: str, value: str, told: str, name: str = "") -> str:
 
 def strip(treatments: Iterable[str], summary: pd.DataFrame, quantity: Quantity, split: str) -> str:
     """Midpoint barriers with their spread in one line, as HTML, for lists of studies."""
-    rows = selected(summary, quantity, split).set_index("treatment").reindex(list(treatments))
+    rows = by_treatment(treatments, summary, quantity, split)
     cells = zip(rows["barrier_midpoint"], rows["barrier_midpoint_std"], strict=True)
     return in_line(dict(zip(rows.index, cells, strict=True)), quantity.digits)
 

@@ -13,6 +13,7 @@ import streamlit as st
 from app import exports, navigation, parts, queries, views, wording
 from jobs import queries as reads
 from jobs.states import UnknownError
+from jobs.summaries import with_spread
 
 TITLE, ICON, GROUP, URL, ORDER = "Run", ":material/play_circle:", None, "run", 1
 LOG_HEIGHT = 340
@@ -94,7 +95,8 @@ def _standing(run: Mapping[str, Any]) -> None:
         )
         parts.progress(0.0, waits, "")
     else:
-        numbers = " · ".join(wording.headline(name, value) for name, value in run["summary"].items())
+        summary = with_spread(run["summary"])
+        numbers = " · ".join(wording.headline(name, *values) for name, values in summary.items())
         parts.finished(numbers, f"took {wording.duration(run['seconds'])}" if run["started"] else "")
 
 

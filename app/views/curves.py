@@ -40,7 +40,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     parts.note(
         f"Highest {what} the straight line between the ends' values, in {quantity.barrier_unit} on the {split} images, "
         "on the Bezier curve and on the straight line between the two networks of a pair: mean ± sample standard deviation "
-        "over pairs."
+        f"over pairs. Under it {split} loss and accuracy of the networks themselves, over networks."
     )
     _paths(spec, results, quantity, split)
     st.subheader("Layer by layer", anchor=False)
@@ -77,30 +77,29 @@ def _rows(
     treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str, form: str
 ) -> pd.DataFrame:
     """The summary of one form of path by treatment, in the unit that people read; NaN where nothing is done yet."""
-    chosen = tables.selected(summary[summary["form"] == form], quantity, split)
-    return chosen.set_index("treatment").reindex(list(treatments))
+    return tables.by_treatment(treatments, summary[summary["form"] == form], quantity, split)
 
 
 def cards(
     treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity, split: str, *, planned: int
 ) -> str:
-    """A card per treatment with the highest rise on its curves, and under it that on straight lines, as HTML."""
+    """A card per treatment with the highest rise on its curves, under it that on straight lines and its networks, as HTML."""
     curve, straight = (_rows(treatments, summary, quantity, split, form) for form in ("curve", "straight"))
+    losses, accuracies = (_rows(treatments, summary, ends, split, "straight") for ends in (LOSS, ACCURACY))
     drawn = []
     for key in treatments:
         values = [
-            tables.with_spread(
-                at.loc[key, "barrier_maximum"],
-                at.loc[key, "barrier_maximum_std"],
-                quantity.digits,
-                quantity.digits,
-            )
+            tables.with_spread(*tables.cell(at.loc[key], "barrier_maximum"), quantity.digits, quantity.digits)
             for at in (curve, straight)
         ]
         done = curve.loc[key, "pairs"]
         known = 0 if pd.isna(done) else int(done)
         counted = f"n = {known}" if known == planned else f"{known} of {planned} pairs"
-        drawn.append(tables.card(key, values[0], f"straight line {values[1]} · {counted}"))
+        told = f"straight line {values[1]} · {counted}"
+        if not pd.isna(losses.loc[key, "endpoint"]):
+            ends = (tables.cell(rows.loc[key], "endpoint") for rows in (losses, accuracies))
+            told += tables.reached(split, *ends)
+        drawn.append(tables.card(key, values[0], told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 
 
@@ -188,6 +187,6 @@ def columns(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity
         for which in ("midpoint", "maximum"):
             name, title = f"barrier_{which}", f"{words}, {which}"
             found.append(Column.of(by_form[form], name, title, quantity.barrier_unit, quantity.digits))
-    ends, title = by_form["straight"], f"Endpoint {split} {quantity.key}"
-    found.append(Column.of(ends, "endpoint", title, quantity.unit, quantity.digits))
-    return [*found, Column.of(ends, "pairs", "Pairs", "n", 0)]
+    ends = (_rows(treatments, summary, reached, split, "straight") for reached in (LOSS, ACCURACY))
+    found += tables.endpoints(*ends, split)
+    return [*found, Column.of(by_form["straight"], "pairs", "Pairs", "n", 0)]

@@ -13,7 +13,7 @@ import streamlit as st
 
 from app import parts
 from app.charts import distances, paths, tables
-from app.charts.quantities import ACCURACY, LOSS, Quantity
+from app.charts.quantities import ACCURACY, CALIBRATED, LOSS, Quantity
 from app.charts.tables import Column
 
 Results = Mapping[str, pa.Table]
@@ -121,8 +121,7 @@ def _cell(row: Mapping[str, Any], measure: Measure) -> tuple[float, float]:
 
 def _endpoints(spec: Mapping[str, Any], results: Results, quantity: Quantity) -> pd.DataFrame:
     """Barriers and endpoints on the test images by treatment, in the unit that people read."""
-    summary = tables.selected(results["summary"].to_pandas(), quantity, "test")
-    return summary.set_index("treatment").reindex(spec["treatments"])
+    return tables.by_treatment(spec["treatments"], results["summary"].to_pandas(), quantity, "test")
 
 
 def _cards(spec: Mapping[str, Any], results: Results, measure: Measure, entries: str) -> str:
@@ -134,8 +133,8 @@ def _cards(spec: Mapping[str, Any], results: Results, measure: Measure, entries:
         told = f"n = {done}" if done == spec["pairs"] else f"{done} of {spec['pairs']} pairs"
         if not math.isnan(loss.loc[key, "barrier_midpoint"]):
             told += f" · barrier {tables.number(loss.loc[key, 'barrier_midpoint'], LOSS.digits)} nats"
-            told += f"<br>test loss {tables.number(loss.loc[key, 'endpoint'], LOSS.digits)}, "
-            told += f"accuracy {tables.number(accuracy.loc[key, 'endpoint'], ACCURACY.digits)} %"
+            ends = (tables.cell(reached.loc[key], "endpoint") for reached in (loss, accuracy))
+            told += tables.reached("test", *ends)
         drawn.append(tables.card(str(key), value, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 
@@ -213,12 +212,22 @@ def _columns(spec: Mapping[str, Any], results: Results, entries: str) -> list[Co
     ]
     stated = rows["paper_per_parameter"].astype(float) * MEASURES["per parameter"].factor
     papers = Column("Paper", "10⁻³", [(value, math.nan) for value in stated], 3, 3)
+    # a study of an earlier version knows of no temperatures
+    barriers = [LOSS, CALIBRATED] if spec.get("temperature", False) else [LOSS]
     return [
         *measured,
         *([papers] if stated.notna().any() else []),
         Column.of(rows, "count", "Entries", "n", 0),
-        Column.of(loss, "barrier_midpoint", "Barrier", "nats", LOSS.digits),
-        Column.of(loss, "endpoint", "Test loss", "nats", LOSS.digits),
-        Column.of(accuracy, "endpoint", "Test accuracy", "%", ACCURACY.digits),
+        *(
+            Column.of(
+                _endpoints(spec, results, q),
+                "barrier_midpoint",
+                f"{q.key.capitalize()} barrier",
+                q.unit,
+                q.digits,
+            )
+            for q in barriers
+        ),
+        *tables.endpoints(loss, accuracy, "test"),
         Column.of(rows, "pairs", "Pairs", "n", 0),
     ]

@@ -42,7 +42,11 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
 
     def part() -> bool:
         now = queries.results(study["study"], study["state"]) if going_on else results
-        st.html(flatness.cards(spec["treatments"], now["summary"].to_pandas(), planned=spec["surfaces"]))
+        st.html(
+            flatness.cards(
+                spec["treatments"], now["summary"].to_pandas(), spec["split"], planned=spec["surfaces"]
+            )
+        )
         parts.note(
             f"Flat share: how much of a random plane lies at most {FLAT:g} nats above the network in its middle. Barrier: "
             "rise of the loss midway between three networks, mean ± sample standard deviation over their three pairs."
@@ -114,7 +118,7 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
     """The answer alone, in one line or as cards."""
     spec, summary = study["spec"], results["summary"].to_pandas()
     if large:
-        st.html(flatness.cards(spec["treatments"], summary, planned=spec["surfaces"]))
+        st.html(flatness.cards(spec["treatments"], summary, spec["split"], planned=spec["surfaces"]))
     else:
         st.html(flatness.strip(spec["treatments"], summary))
 

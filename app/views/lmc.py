@@ -54,7 +54,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         f"{wording.inputs(spec['data'])}: mean ± sample standard deviation over pairs. All treatments share one scale."
     )
     if chosen.quantity is CALIBRATED:
-        parts.note(_calibration(spec["data"]))
+        parts.note(calibration(spec["data"]))
     _charts(spec, results, chosen)
     parts.note(
         "On paths, lines are means over pairs, bands one sample standard deviation, hairlines single pairs, dots at the edges "
@@ -65,7 +65,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     _beside_the_paper(spec["kind"], results)
 
 
-def _calibration(data: str) -> str:
+def calibration(data: str) -> str:
     """How the temperatures were found."""
     inputs = wording.inputs(data)
     if calibrated_on(data) == "val":

@@ -13,7 +13,7 @@ import streamlit as st
 
 from app import parts, queries, theme, wording
 from app.charts import sweeps, tables
-from app.charts.quantities import ACCURACY, LOSS, Quantity
+from app.charts.quantities import ACCURACY, CALIBRATED, LOSS, Quantity
 from app.charts.sweeps import Place
 from app.charts.tables import Column
 from app.views import lmc
@@ -42,13 +42,17 @@ class Sweep:
     def draw(self, study: Mapping[str, Any], results: Results) -> None:
         """Cards, chart and table of all places, with a dash or a placeholder for what is not there yet."""
         spec, summary = study["spec"], results["summary"].to_pandas()
-        chosen, places = lmc.controls(spec["data"]), self.places(spec)
+        # a study of an earlier version knows of no temperatures
+        chosen = lmc.controls(spec["data"], calibrated=spec.get("temperature", False))
+        places = self.places(spec)
         st.html(_cards(places, summary, chosen, spec["pairs"]))
         parts.note(
             f"{chosen.quantity.key.capitalize()} barrier in {chosen.quantity.barrier_unit} on the {chosen.split} "
             f"{wording.inputs(spec['data'])}: mean ± sample standard deviation over pairs. Under it {chosen.split} loss and "
             "accuracy of the networks themselves."
         )
+        if chosen.quantity is CALIBRATED:
+            parts.note(lmc.calibration(spec["data"]))
         _chart(results, places, chosen)
         parts.table(
             [place.treatment for place in places],
@@ -107,13 +111,13 @@ def _cards(places: Sequence[Place], summary: pd.DataFrame, chosen: Chosen, plann
     )
     drawn = []
     for place, row, loss, accuracy in zip(places, barriers, losses, accuracies, strict=True):
-        name = f"barrier_{chosen.which}"
-        value = tables.with_spread(row[name], row[f"{name}_std"], quantity.digits, quantity.digits)
+        barrier = tables.cell(row, f"barrier_{chosen.which}")
+        value = tables.with_spread(*barrier, quantity.digits, quantity.digits)
         done = 0 if math.isnan(row["pairs"]) else int(row["pairs"])
         told = f"n = {done}" if done == planned else f"{done} of {planned} pairs"
         if done:
-            told += f" · loss {tables.number(loss['endpoint'], LOSS.digits)}"
-            told += f", accuracy {tables.number(accuracy['endpoint'], ACCURACY.digits)} %"
+            ends = (tables.cell(reached, "endpoint") for reached in (loss, accuracy))
+            told += tables.reached(split, *ends)
         label = theme.treatment(place.treatment).label
         heading = f"{label}, {place.heading}" if place.heading else label
         drawn.append(tables.card(place.treatment, value, told, heading))
@@ -140,11 +144,9 @@ def _columns(places: Sequence[Place], summary: pd.DataFrame, chosen: Chosen, swe
     ]
     if rows["paper_barrier_midpoint"].notna().any():
         found.append(Column.of(rows, "paper_barrier_midpoint", "Paper, midpoint", unit, 2))
-    title = split.capitalize()
     return [
         *found,
         Column.of(rows, "barrier_maximum", "Barrier, maximum", unit, quantity.digits),
-        Column.of(losses, "endpoint", f"{title} loss", LOSS.unit, LOSS.digits),
-        Column.of(accuracies, "endpoint", f"{title} accuracy", ACCURACY.unit, ACCURACY.digits),
+        *tables.endpoints(losses, accuracies, split),
         Column.of(rows, "pairs", "Pairs", "n", 0),
     ]

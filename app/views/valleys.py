@@ -13,7 +13,7 @@ import streamlit as st
 
 from app import parts, queries, wording
 from app.charts import lanes, slices, tables
-from app.charts.quantities import LOSS, QUANTITIES
+from app.charts.quantities import ACCURACY, LOSS, QUANTITIES
 from app.charts.tables import Column
 from symcore.data.sources import SOURCES
 
@@ -50,7 +50,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     st.html(cards(spec["treatments"], summary, planned=spec["networks"]))
     parts.note(
         "Largest eigenvalue of the Hessian of the train loss, in nats per squared unit of weight, over the weights that are "
-        "trained: mean ± sample standard deviation over networks."
+        "trained: mean ± sample standard deviation over networks. Under it their loss and accuracy on all test images."
     )
     st.subheader("Slices through networks", anchor=False)
     panels(spec["treatments"], spec["directions"], results["slices"], SPLITS)
@@ -82,6 +82,7 @@ def brief(study: Mapping[str, Any], results: Results, *, large: bool = False) ->
 
 TABLES = {
     "summary": "Numbers of each treatment",
+    "networks": "Loss and accuracy of each network",
     "valleys": "Numbers of each slice",
     "curvature": "Eigenvalues and traces",
     "slices": "All points of slices",
@@ -90,12 +91,15 @@ TABLES = {
 
 
 def _rows(treatments: Sequence[str], summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary by treatment; NaN where nothing is done yet."""
-    return summary.set_index("treatment").drop(columns="label").astype(float).reindex(list(treatments))
+    """The summary by treatment, accuracies in %; NaN where nothing is done yet."""
+    found = summary.set_index("treatment").drop(columns="label").astype(float).reindex(list(treatments))
+    accuracies = [name for name in found.columns if "accuracy" in name]
+    found[accuracies] *= ACCURACY.factor
+    return found
 
 
 def cards(treatments: Sequence[str], summary: pd.DataFrame, *, planned: int) -> str:
-    """A card per treatment with its largest eigenvalue, and under it that midway between networks, as HTML."""
+    """A card per treatment with its largest eigenvalue, under it that midway between networks and what these reach, as HTML."""
     drawn = []
     for key, row in _rows(treatments, summary).iterrows():
         value = tables.with_spread(row["network_eigenvalue"], row["network_eigenvalue_std"], 2, 2)
@@ -103,8 +107,13 @@ def cards(treatments: Sequence[str], summary: pd.DataFrame, *, planned: int) -> 
         midpoints = 0 if math.isnan(row["midpoints"]) else int(row["midpoints"])
         known = 0 if math.isnan(row["networks"]) else int(row["networks"])
         counted = f"n = {known}" if known == planned else f"{known} of {planned} networks"
-        told = f"largest eigenvalue, {counted} · midway {midway}"
-        drawn.append(tables.card(str(key), value, f"{told}, n = {midpoints}" if midpoints else told))
+        told = f"largest eigenvalue, {counted} · midway {midway}" + (
+            f", n = {midpoints}" if midpoints else ""
+        )
+        if not math.isnan(row["test_loss"]):
+            ends = (tables.cell(row, f"test_{quantity}") for quantity in QUANTITIES)
+            told += tables.reached("test", *ends)
+        drawn.append(tables.card(str(key), value, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 
 
@@ -228,14 +237,20 @@ def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
         note="curvature and averages: mean and sample standard deviation",
     )
     parts.note(
-        "Gain: what averaging weights lowers the loss by, the loss at the end of training less that of the weight average."
+        "Loss and accuracy: at the end of training, on all images. Gain: what averaging weights lowers the loss by, the loss at the end of training less that of the weight average."
     )
 
 
 def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
     """What is told of each treatment: traces and eigenvalues, and what averaging its weights gains."""
     found = _rows(treatments, summary)
+    reached = [
+        Column.of(found, f"{split}_{key}", f"{split.capitalize()} {key}", quantity.unit, quantity.digits)
+        for split in SPLITS
+        for key, quantity in QUANTITIES.items()
+    ]
     return [
+        *reached,
         Column.of(found, "network_eigenvalue", "Eigenvalue 1", "networks", 2),
         Column.of(found, "midpoint_eigenvalue", "Eigenvalue 1", "midway", 2),
         Column.of(found, "network_trace", "Trace", "networks", 1),

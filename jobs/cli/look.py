@@ -15,6 +15,7 @@ from jobs.cli.options import Json, LabPath
 from jobs.headline import Rows
 from jobs.lab import Lab
 from jobs.states import State
+from jobs.summaries import with_spread
 
 console = Console(highlight=False)
 if not console.is_terminal:
@@ -95,10 +96,13 @@ def _print_run(run: Mapping[str, Any]) -> None:
     _heading(run, run["run"])
     if run["error"]:
         console.print(run["error"], style="red", markup=False, soft_wrap=True)
-    for name, value in run["summary"].items():
-        console.print(f"{name:32} {value:.6g}" if value is not None else f"{name:32} not finite")
+    summary = with_spread(run["summary"])
+    wide = max(32, *map(len, summary), 0)
+    for name, (value, std) in summary.items():
+        told = "not finite" if value is None else f"{value:.6g}"
+        console.print(f"{name:{wide}} {told}{'' if std is None else f' ± {std:.2g}'}")
     for artifact in run["artifacts"]:
-        console.print(f"{artifact['name']:32} {artifact['bytes'] / 1e6:.2f} MB  {artifact['path']}")
+        console.print(f"{artifact['name']:{wide}} {artifact['bytes'] / 1e6:.2f} MB  {artifact['path']}")
     studies = [f"{study['study']} as {study['role']}" for study in run["studies"]]
     console.print(f"part of {', '.join(studies)}" if studies else "part of no study")
     console.print("[dim]settings[/]")

@@ -23,7 +23,7 @@ STATE_STYLES = {
 
 def result(kind: str, tables: Mapping[str, Rows]) -> Group:
     """The table that answers a study's question and what it means, as the study itself puts it; fits 80 columns."""
-    found = registry.studies()[kind].headline(tables)
+    found = registry.studies()[kind].headline(tables).fitted()
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     lines = max(heading.count("\n") for heading in found.columns)
     for place, heading in enumerate(found.columns):

@@ -23,7 +23,7 @@ from jobs.kinds.curve import Spec as CurveSpec
 from jobs.kinds.curve import bends
 from jobs.kinds.ends import of_pairs
 from jobs.kinds.interpolate import Split
-from jobs.kinds.members import Members, check_gates, check_members
+from jobs.kinds.members import Members, check_gates, check_members, summarised
 from jobs.kinds.surface import Images, evaluated, rows
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
@@ -239,15 +239,15 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         check_gates("pairs", pair, trained)
     work = _Work(spec, trained, images, job)
     with arithmetic(spec.precision):
+        told = summarised(trained, spec.members, images, [spec.split], job)
         found = {"largest eigenvalue": work.eigenvalues(), "trace": work.traces()}
     job.once("curvature_point", work.where)
     work.checkpoint.drop()
-    means = {}
     for name, values in found.items():
         for place in dict.fromkeys(point.place for point in work.points):
             own = [value for value, point in zip(values, work.points, strict=True) if point.place == place]
-            means[f"{place}/{name}"] = float(np.mean(own))
-    return means
+            told[f"{place}/{name}"] = float(np.mean(own))
+    return told
 
 
 class _Work:

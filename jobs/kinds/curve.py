@@ -99,7 +99,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     job.artifact(path, "bends")
     found = _evaluate(spec, trainer, images, job)
     checkpoint(job).unlink(missing_ok=True)
-    return summary(found)
+    return summary(spec, found)
 
 
 def bends(curve: SpecHash, job: Job) -> list[Parameters]:

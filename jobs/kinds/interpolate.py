@@ -31,6 +31,7 @@ from jobs.kinds.ends import (
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.records import Column
 from jobs.specs import RunSpec, SpecHash, refusal
+from jobs.summaries import each_once, of_networks
 from symcore.align import repair
 from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES, Dataset
@@ -177,7 +178,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
             split: on_parts(spec, spec.points, partial(recorded, split), begin(on_split(split)))
             for split in spec.splits
         }
-    return summary(paths)
+    return summary(spec, paths)
 
 
 Ends = tuple[Parameters, Parameters]
@@ -294,10 +295,13 @@ def _recorded(
     return replace(found, calibrated=by_pair(job.once("path_calibrated", columns), "loss", spec.points))
 
 
-def summary(paths: Mapping[str, PathPoints]) -> dict[str, float]:
-    """Barriers in loss as means over pairs."""
-    found = {}
+def summary(spec: PairsSpec, paths: Mapping[str, PathPoints]) -> dict[str, float]:
+    """Loss and accuracy of the networks, and barriers in loss as means over pairs."""
+    found: dict[str, float] = {}
+    members = [member for pair in spec.pairs for member in pair]
     for split, path in paths.items():
+        ends = (each_once(members, v[:, [0, -1]].ravel()) for v in (path.loss, path.accuracy))
+        found |= of_networks(split, "of the networks", *ends)
         positions = alphas(path.loss.shape[1])
         found[f"{split}/barrier at midpoint"] = float(barrier_midpoint(path.loss).mean())
         found[f"{split}/barrier maximum"] = float(barrier_maximum(path.loss, positions).mean())

@@ -19,11 +19,12 @@ from jobs.kinds.interpolate import Points, Splits
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.records import Column
 from jobs.specs import RunSpec, SpecHash, in_order
+from jobs.summaries import each_once, of_networks
 from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
 from symcore.landscape.layerwise import ORDERS, Order, grafted, layers, moving
-from symcore.landscape.paths import PATHS_AT_ONCE, alphas, linear_path
-from symcore.metrics import Array, Evaluator
+from symcore.landscape.paths import PATHS_AT_ONCE, PathPoints, alphas, linear_path
+from symcore.metrics import Evaluator
 from symcore.precision import Precision, arithmetic
 from symcore.settings import is_stored
 
@@ -118,16 +119,20 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     names = list(found)
     planned = [(s, o, layer) for s in spec.splits for o in spec.orders for layer in range(len(names))]
     rises: dict[str, list[float]] = {}
+    told: dict[str, float] = {}
+    firsts = [member for member, _ in spec.pairs]
     with arithmetic(spec.precision):
         for done, (split, order, layer) in enumerate(planned):
             job.progress(done, len(planned), f"{split} split, {names[layer]}")
             taken = [found[names[place]] for place in moving(layer, len(names), order)]
             path = _Path(split, order, layer, names[layer], a, grafted(a, b, taken))
-            losses = _recorded(spec, path, evaluator, first.buffers, job)
-            rise = float((losses[:, spec.points // 2] - losses[:, 0]).mean())
+            points = _recorded(spec, path, evaluator, first.buffers, job)
+            starts = (each_once(firsts, values[:, 0]) for values in (points.loss, points.accuracy))
+            told |= of_networks(split, "of the first networks", *starts)
+            rise = float((points.loss[:, spec.points // 2] - points.loss[:, 0]).mean())
             rises.setdefault(f"{split}/{order}, highest rise midway", []).append(rise)
     job.progress(len(planned), len(planned))
-    return {name: max(values) for name, values in rises.items()}
+    return told | {name: max(values) for name, values in rises.items()}
 
 
 class _Path(NamedTuple):
@@ -141,8 +146,8 @@ class _Path(NamedTuple):
     end: Parameters
 
 
-def _recorded(spec: Spec, path: _Path, evaluator: Evaluator, buffers: Parameters, job: Job) -> Array:
-    """Records every point of every pair's path, those apart that an earlier attempt recorded; losses [pair, alpha]."""
+def _recorded(spec: Spec, path: _Path, evaluator: Evaluator, buffers: Parameters, job: Job) -> PathPoints:
+    """Records every point of every pair's path, those apart that an earlier attempt recorded."""
 
     def columns(part: slice) -> dict[str, Column]:
         start, end = of_pairs(part, path.start), of_pairs(part, path.end)
@@ -158,4 +163,9 @@ def _recorded(spec: Spec, path: _Path, evaluator: Evaluator, buffers: Parameters
         }
 
     recorded = [job.once("layer_point", partial(columns, part)) for part in parts(spec, spec.points)]
-    return np.concatenate([by_pair(rows, "loss", spec.points) for rows in recorded])
+    return PathPoints.join(
+        [
+            PathPoints(*(by_pair(rows, name, spec.points) for name in ("loss", "accuracy")))
+            for rows in recorded
+        ]
+    )

@@ -9,8 +9,12 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from jobs.designs import field_error
+from jobs.job import Job
 from jobs.specs import Member, RunSpec, SpecHash, refusal
+from jobs.summaries import of_networks
 from symcore.asymmetry import Parameters
+from symcore.data.sources import Dataset
+from symcore.metrics import Evaluator
 from symcore.population import Population
 
 
@@ -48,6 +52,22 @@ def check_gates(field: str, members: Sequence[int], trained: Population) -> None
     if len(set(seeds)) > 1:
         msg = f"{field}: {list(members)} have different gates (mask seeds {seeds}); accepted: equal ones"
         raise ValueError(msg)
+
+
+def summarised(
+    trained: Population, members: Sequence[int], images: Dataset, splits: Sequence[str], job: Job
+) -> dict[str, float]:
+    """Loss and accuracy of some networks on splits of the images, as a run's summary tells them.
+
+    Raises:
+        StoppedError: if the job was asked to stop.
+    """
+    chosen = trained.select(members)
+    evaluator = Evaluator(chosen.network, images, stacked_buffers=chosen.stacked, on_chunk=job.pause_point)
+    found: dict[str, float] = {}
+    for split, values in evaluator.on(splits, chosen.effective(), chosen.buffers).items():
+        found |= of_networks(split, "of the networks", *values)
+    return found
 
 
 def single(stacked: Mapping[str, Tensor]) -> Parameters:

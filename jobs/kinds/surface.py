@@ -25,6 +25,7 @@ from jobs.kinds.surface_survey import BATCH, Section, Survey
 from jobs.kinds.surface_trajectory import Run, TrajectoryPlane
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.specs import DataRunSpec, Member, RunSpec, SpecHash, refusal
+from jobs.summaries import of_networks
 from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES
 from symcore.landscape.planes import plane_through, random_plane
@@ -295,6 +296,14 @@ EDGES = ("ab", "bc", "ac")
 """Pairs of the three networks of a plane, and the names of the midpoints between them."""
 
 
+NETWORKS = {
+    "random": ("in the middle", "a"),
+    "trajectory": ("at the end", "a"),
+    "through": ("of the networks", "abc"),
+}
+"""Where trained networks lie on each kind of plane, and the names of their marks."""
+
+
 def flat_share(losses: Array, middle: float) -> float:
     """Share of the cells whose loss is at most `FLAT` above the loss in the middle, 0 to 1.
 
@@ -309,19 +318,17 @@ def edge_barriers(marks: Mapping[str, float]) -> Array:
     return barrier_midpoint(np.array([[marks[name[0]], marks[name], marks[name[1]]] for name in EDGES]))
 
 
-def _summary(spec: Spec, losses: Array, marks: Mapping[str, float]) -> dict[str, float]:
-    """Loss of the networks and over the surface, and how flat it is, or the mean barrier between the networks."""
+def _summary(spec: Spec, losses: Array, marks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The networks, the loss over the surface, and how flat it is, or the mean barrier between the networks."""
+    where, names = NETWORKS[spec.plane.kind]
+    values = (np.array([marks[value][name] for name in names]) for value in ("loss", "accuracy"))
+    networks = of_networks(spec.split, where, *values)
     found = {
         "lowest loss": float(np.fmin.reduce(losses.ravel())),
         "highest loss": float(np.fmax.reduce(losses.ravel())),
     }
     if isinstance(spec.plane, RandomPlane):
-        found |= {"loss in the middle": marks["a"], "flat share": flat_share(losses, marks["a"])}
-    elif isinstance(spec.plane, TrajectoryPlane):
-        found["loss at the end"] = marks["a"]
-    else:
-        found |= {
-            "loss of the networks": float(np.mean([marks[name] for name in "abc"])),
-            "barrier at midpoint": float(edge_barriers(marks).mean()),
-        }
-    return {f"{spec.split}/{name}": value for name, value in found.items()}
+        found["flat share"] = flat_share(losses, marks["loss"]["a"])
+    elif isinstance(spec.plane, ThroughPlane):
+        found["barrier at midpoint"] = float(edge_barriers(marks["loss"]).mean())
+    return networks | {f"{spec.split}/{name}": value for name, value in found.items()}

@@ -50,8 +50,8 @@ class Survey:
         self._order: NDArray[np.int64] = np.concatenate(rounds(len(section.ys), len(section.xs)))
         self._done = 0
 
-    def marks(self) -> dict[str, float]:
-        """Evaluates the marks; their losses.
+    def marks(self) -> dict[str, dict[str, float]]:
+        """Evaluates the marks; loss and accuracy, each by the name of the mark.
 
         Raises:
             StoppedError: if the job was asked to stop.
@@ -60,7 +60,9 @@ class Survey:
         names = list(self._section.marks)
         xs, ys = np.array(list(self._section.marks.values())).T
         rows = self._job.once("surface_mark", lambda: {"name": names, **self._measured(xs, ys)})
-        return dict(zip(names, rows["loss"].to_pylist(), strict=True))
+        return {
+            value: dict(zip(names, rows[value].to_pylist(), strict=True)) for value in ("loss", "accuracy")
+        }
 
     def grid(self) -> dict[str, Array]:
         """Evaluates every cell; positions and values: x [column], y [row], loss and accuracy [row, column].

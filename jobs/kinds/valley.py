@@ -20,7 +20,7 @@ from jobs.job import Job
 from jobs.kinds.align import check_alignment, check_data, trained_source
 from jobs.kinds.ends import of_pairs
 from jobs.kinds.interpolate import Points, Splits
-from jobs.kinds.members import Members, check_gates, check_members, single, trainable
+from jobs.kinds.members import Members, check_gates, check_members, single, summarised, trainable
 from jobs.kinds.surface import Images, evaluated, rows
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
@@ -236,6 +236,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     evaluator = Evaluator(trained.network, images, on_chunk=job.pause_point)
     done, total = 0, len(spec.members) * _slices(spec)
     with arithmetic(spec.precision):
+        networks = summarised(trained, spec.members, images, spec.splits, job)
         for place, member in enumerate(spec.members):
             one = trained.select([member])
             for line in _lines(spec, place, one, others, images, job):
@@ -244,7 +245,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
                 _record(spec, member, line, evaluator, one.buffers, job)
                 done += 1
     job.progress(done, total)
-    return {"slices": float(total)}
+    return networks | {"slices": float(total)}
 
 
 def _lines(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.headline import Headline, Rows, spread
+from jobs.headline import Headline, Rows, endpoints, spread
 from jobs.studies import lmc_results
 from jobs.studies.grouping import by_treatment, lines, ordered
 from jobs.studies.lmc_results import LABELS, QUANTITIES
@@ -108,12 +108,13 @@ def _path(values: Array, sign: float) -> dict[str, Any]:
 
 
 def headline(summary: Rows, layered: Rows) -> Headline:
-    """One row per treatment: the highest rise of the test loss on each form of path, and with the worst layer averaged."""
+    """One row per treatment: the highest rise of the test loss on each form of path, with the worst layer averaged, and endpoints."""
 
-    def wanted(row: Mapping[str, Any]) -> bool:
-        return bool((row["split"], row["quantity"]) == ("test", "loss"))
+    def wanted(row: Mapping[str, Any], quantity: str = "loss") -> bool:
+        return bool((row["split"], row["quantity"]) == ("test", quantity))
 
     found = {(row["treatment"], row["form"]): row for row in summary if wanted(row)}
+    accuracies = {row["treatment"]: row for row in summary if wanted(row, "accuracy")}
     single = worst([row for row in layered if wanted(row) and row["order"] == "single"])
     rows = []
     for treatment, label in LABELS.items():
@@ -123,15 +124,25 @@ def headline(summary: Rows, layered: Rows) -> Headline:
         rises = (spread(r["barrier_maximum"], r["barrier_maximum_std"]) if r else "–" for r in own)
         first = next(row for row in own if row)
         at = single.get(treatment)
-        rows.append((label, *rises, spread(*at) if at else "–", str(first["pairs"])))
+        ends = endpoints(first, accuracies[treatment])
+        rows.append((label, *rises, spread(*at) if at else "–", *ends, str(first["pairs"])))
     return Headline(
-        columns=("treatment", "straight\nline", "Bezier\ncurve", "worst\nlayer", "pairs"),
+        columns=(
+            "treatment",
+            "straight\nline",
+            "Bezier\ncurve",
+            "worst\nlayer",
+            "endpoint\nloss",
+            "endpoint\naccuracy",
+            "pairs",
+        ),
         rows=tuple(rows),
         caption=(
             "Test set, nats. Straight line, Bezier curve: highest rise of the loss above the\n"
             "line between the two networks' losses. Worst layer: rise above the first\n"
             "network's loss where one layer alone is the average of both networks'.\n"
-            "Means ± sample standard deviations over disjoint pairs."
+            "Means ± sample standard deviations over disjoint pairs, and of endpoints over\n"
+            "the networks of the pairs."
         ),
     )
 

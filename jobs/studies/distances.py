@@ -50,7 +50,7 @@ def _measured(planned: PlannedRun) -> Iterator[PlannedRun]:
         yield PlannedRun(planned.role.replace("/path/", "/distance/"), apart)
 
 
-RECORDS = ("path_point", "weight_distance")
+RECORDS = ("path_point", "path_calibrated", "weight_distance")
 
 
 def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
@@ -59,7 +59,7 @@ def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]
     Args:
         spec: the study.
         roles: the run that plays each role.
-        tables: "path_point" and "weight_distance" with a `run` column.
+        tables: "path_point", "path_calibrated" and "weight_distance" with a `run` column.
     """
     paths = lmc_results.paths(tables["path_point"], roles, spec.block)
     rows = [name for name in ("paper", "gnn") if sweep_recipe.compares(spec, PRESETS[name])]

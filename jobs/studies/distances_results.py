@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.headline import Headline, Rows, spread
+from jobs.headline import Headline, Rows, endpoints, spread
 from jobs.kinds.distance import ENTRIES
 from jobs.studies.lmc_results import LABELS
 from symcore.distances import relative
@@ -156,8 +156,7 @@ def headline(distances: Rows, summary: Rows) -> Headline:
             spread(row["distance"], row["distance_std"], 2),
             spread(row["relative"], row["relative_std"], 2),
             spread(loss.get("barrier_midpoint"), loss.get("barrier_midpoint_std")),
-            spread(loss.get("endpoint"), None),
-            spread(accuracy.get("endpoint"), None),
+            *endpoints(loss, accuracy),
             str(row["pairs"]),
         )
 

@@ -53,3 +53,9 @@ def lines(
         )
         for key, rows in found.items()
     ]
+
+
+def mean_and_spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and sample standard deviation by the names of their columns, as far as there are values enough."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {name: float(np.mean(values)) if len(values) else None, f"{name}_std": std}

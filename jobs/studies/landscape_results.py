@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from jobs.headline import Headline, Rows, spread
 from jobs.kinds.surface import FLAT, edge_barriers, flat_share
+from jobs.studies.grouping import mean_and_spread
 from jobs.studies.lmc_results import LABELS
 from symcore.metrics import Array
 
@@ -130,14 +131,8 @@ def _plane(plane: str, losses: Array, at: Mapping[str, Mapping[str, Any]], plann
         row |= {"flat_share": flat_share(losses, row["loss"])} if plane == "random" else {}
     if plane == "through" and len(networks) == 3:
         barriers = edge_barriers({name: mark["loss"] for name, mark in at.items()})
-        row |= _mean_and_spread("barrier_midpoint", barriers.tolist())
+        row |= mean_and_spread("barrier_midpoint", barriers.tolist())
     return row
-
-
-def _mean_and_spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and sample standard deviation, as far as there are values enough."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {name: float(np.mean(values)) if values else None, f"{name}_std": spread}
 
 
 def summary(planes: pa.Table, marks: pa.Table, split: str, images: int) -> pa.Table:
@@ -155,14 +150,14 @@ def summary(planes: pa.Table, marks: pa.Table, split: str, images: int) -> pa.Ta
         around = [row for row in own if row["flat_share"] is not None]
         row = {"treatment": name, "label": LABELS[name], "split": split, "images": images}
         for quantity in ("flat_share", "highest_loss"):
-            row |= _mean_and_spread(quantity, [surface[quantity] for surface in around])
+            row |= mean_and_spread(quantity, [surface[quantity] for surface in around])
         networks = [
             mark
             for mark in marks.to_pylist()
             if (mark["treatment"], mark["plane"]) == (name, "through") and len(mark["name"]) == 1
         ]
         for quantity in ("loss", "accuracy"):
-            row |= _mean_and_spread(quantity, [network[quantity] for network in networks])
+            row |= mean_and_spread(quantity, [network[quantity] for network in networks])
         between = [row for row in own if row["plane"] == "through"]
         for quantity in ("barrier_midpoint", "barrier_midpoint_std"):
             row[quantity] = between[0][quantity] if between else None

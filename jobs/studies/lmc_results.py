@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.headline import Headline, Rows, spread
+from jobs.headline import Headline, Rows, endpoints, spread
 from symcore.metrics import Array, barrier_maximum, barrier_midpoint
 
 LABELS = {
@@ -260,9 +260,7 @@ def headline(summary: Rows) -> Headline:
     for label in dict.fromkeys(label for label, _ in test):
         loss, accuracy = test[label, "loss"], test[label, "accuracy"]
         barriers = told(loss, "barrier_midpoint"), told(loss, second)
-        rows.append(
-            (label, *barriers, told(loss, "endpoint"), told(accuracy, "endpoint"), str(loss["pairs"]))
-        )
+        rows.append((label, *barriers, *endpoints(loss, accuracy), str(loss["pairs"])))
     other = "paper\nmidpoint" if compared else "barrier\nmaximum"
     return Headline(
         columns=("treatment", "barrier\nmidpoint", other, "endpoint\nloss", "endpoint\naccuracy", "pairs"),

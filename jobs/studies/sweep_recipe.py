@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.headline import Headline, Rows, spread
+from jobs.headline import Headline, Rows, endpoints, spread
 from jobs.specs import PlannedRun, refusal
 from jobs.studies import lmc_recipe, lmc_results
 from jobs.studies.lmc_recipe import MEASURED_BY_PAPER, LMCSpec
@@ -67,14 +67,16 @@ def results(
     Args:
         settings: in the order in which people see them.
         roles: the run that plays each role.
-        tables: "path_point" with a `run` column.
+        tables: "path_point" and "path_calibrated" with a `run` column.
     """
     found: dict[str, list[pa.Table]] = {"summary": [], "pairs": []}
     for setting in settings:
         own = {
             role: roles[role + setting.ending] for role in _roles(setting) if role + setting.ending in roles
         }
-        paths = lmc_results.paths(tables["path_point"], own, setting.spec.block)
+        paths = lmc_results.paths(
+            tables["path_point"], own, setting.spec.block, tables.get("path_calibrated")
+        )
         for name, table in (
             ("summary", lmc_results.summary(paths, setting.paper)),
             ("pairs", lmc_results.by_pair(paths)),
@@ -104,8 +106,7 @@ def headline(summary: Rows, varied: str) -> Headline:
             "" if row["value"] is None else f"{row['value']:g}",
             spread(row["barrier_midpoint"], row["barrier_midpoint_std"]),
             spread(row["paper_barrier_midpoint"], row["paper_barrier_midpoint_std"], 2),
-            spread(row["endpoint"], None),
-            spread(accuracies[row["value"], row["treatment"]]["endpoint"], None),
+            *endpoints(row, accuracies[row["value"], row["treatment"]]),
             str(row["pairs"]),
         )
 
@@ -114,6 +115,6 @@ def headline(summary: Rows, varied: str) -> Headline:
         rows=tuple(told(row) for row in test if row["quantity"] == "loss"),
         caption=(
             "Test set. Barriers are rises of the loss, mean ± sample standard deviation over\n"
-            "disjoint pairs; losses and accuracies are those of the networks of the pairs."
+            "disjoint pairs; losses and accuracies are over the networks of the pairs."
         ),
     )

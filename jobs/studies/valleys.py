@@ -126,23 +126,25 @@ def _treated(spec: Spec, name: NetworkName) -> Iterator[PlannedRun]:
     )
 
 
-RECORDS = ("valley_point", "curvature_eigenvalue", "curvature_trace")
+RECORDS = ("metric", "valley_point", "curvature_eigenvalue", "curvature_trace")
 
 
 def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """What is known so far: "summary" (treatments), "slices" (all points), "valleys" (each slice), "curvature" (each point).
+    """What is known so far: "summary" (treatments), "networks", "slices" (all points), "valleys" (each slice), "curvature".
 
     Args:
         spec: the study.
         roles: the run that plays each role.
-        tables: "valley_point", "curvature_eigenvalue" and "curvature_trace" with a `run` column.
+        tables: those of `RECORDS` with a `run` column.
     """
     del spec
     slices = valleys_results.slices(tables["valley_point"], roles)
     valleys = valleys_results.valleys(slices)
     curved = valleys_results.curvature(tables["curvature_eigenvalue"], tables["curvature_trace"], roles)
+    networks = valleys_results.networks(tables["metric"], roles)
     return {
-        "summary": valleys_results.summary(valleys, curved),
+        "summary": valleys_results.summary(valleys, curved, networks),
+        "networks": networks,
         "slices": slices,
         "valleys": valleys,
         "curvature": curved,

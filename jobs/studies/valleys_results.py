@@ -7,14 +7,15 @@ where both are alike, above 1 where the loss rises faster ahead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.headline import Headline, Rows, spread
-from jobs.studies.grouping import by_treatment, lines, ordered
+from jobs.studies.grouping import by_treatment, lines, mean_and_spread, ordered
 from jobs.studies.lmc_results import LABELS
 from symcore.landscape.valleys import ZETAS, probe
 from symcore.metrics import Array
@@ -41,6 +42,8 @@ VALLEYS = pa.schema(
         ("asymmetry", pa.float64()),  # none where the lowest point is too near an end, or the slice is flat
         *((name, pa.float64()) for name in RATIOS.values()),
         ("end", pa.float64()),  # loss at position 1, where that is another network
+        ("middle_accuracy", pa.float64()),
+        ("end_accuracy", pa.float64()),
     ]
 )
 CURVATURE = pa.schema(
@@ -54,6 +57,30 @@ CURVATURE = pa.schema(
         ("error", pa.float64()),  # an eigenvalue's residual, a trace's standard error
     ]
 )
+
+
+ENDS = [f"{split}_{quantity}" for split in ("train", "test") for quantity in ("loss", "accuracy")]
+"""Columns of what trained networks reach, on whole splits: losses in nats, accuracies from 0 to 1."""
+NETWORKS = pa.schema([*NAMES, ("network", pa.int64()), *((name, pa.float64()) for name in ENDS)])
+
+
+def networks(metric: pa.Table, roles: Mapping[str, str]) -> pa.Table:
+    """One row per trained network with its loss and accuracy, treatments in order; none before training is over.
+
+    Args:
+        metric: the metric table with a `run` column; runs that play no role are ignored.
+        roles: the run that plays each role, say {"w/train/0": "r…"}.
+    """
+    final = metric.filter(pc.starts_with(metric["name"], "final/"))
+    found: dict[tuple[str, str, int], dict[str, float]] = {}
+    for row in by_treatment(final, "train", roles).to_pylist():
+        own = found.setdefault((row["treatment"], row["label"], row["member"]), {})
+        own[row["name"].removeprefix("final/").replace("/", "_")] = row["value"]
+    rows = [
+        {"treatment": treatment, "label": label, "network": member} | {name: own[name] for name in ENDS}
+        for (treatment, label, member), own in found.items()
+    ]
+    return ordered(pa.Table.from_pylist(rows, schema=NETWORKS), ["network"])
 
 
 def slices(points: pa.Table, roles: Mapping[str, str]) -> pa.Table:
@@ -75,20 +102,25 @@ def valleys(points: pa.Table) -> pa.Table:
     """
     names = [name for name, _ in (*NAMES, *SLICE)]
     rows = [
-        at | _valley(line["position"], line["loss"], at["direction"])
-        for at, line in lines(points, names, ("position", "loss"))
+        at | _valley(line, at["direction"])
+        for at, line in lines(points, names, ("position", "loss", "accuracy"))
     ]
     return pa.Table.from_pylist(rows, schema=VALLEYS)
 
 
-def _valley(positions: Array, losses: Array, direction: str) -> dict[str, Any]:
+def _valley(line: Mapping[str, Array], direction: str) -> dict[str, Any]:
     """What one slice says."""
-    row: dict[str, Any] = {"middle": float(losses[len(losses) // 2])}
+    positions, losses = line["position"], line["loss"]
+    row: dict[str, Any] = {
+        "middle": float(losses[len(losses) // 2]),
+        "middle_accuracy": float(line["accuracy"][len(losses) // 2]),
+    }
     if not np.isnan(losses).all():
         lowest = int(np.nanargmin(losses))
         row |= {"lowest": float(losses[lowest]), "position": float(positions[lowest])}
     if direction in JOINING and positions[-1] >= 1:
         row["end"] = float(np.interp(1.0, positions, losses))
+        row["end_accuracy"] = float(np.interp(1.0, positions, line["accuracy"]))
     try:
         found = probe(positions, losses)
     except ValueError:  # the lowest point is too near an end, or a loss that is not finite, to tell
@@ -134,6 +166,7 @@ SUMMARY = pa.schema(
             for quantity in ("eigenvalue", "trace")
             for part in ("", "_std")
         ),
+        *((f"{name}{part}", pa.float64()) for name in ENDS for part in ("", "_std")),
         ("networks", pa.int64()),
         ("midpoints", pa.int64()),
         ("sign_asymmetry", pa.float64()),  # median over slices along |n| * sign(w), training images
@@ -149,22 +182,24 @@ SUMMARY = pa.schema(
 )
 
 
-def summary(found: pa.Table, curved: pa.Table) -> pa.Table:
-    """One row per treatment: curvature at networks and midpoints, asymmetries, and what averaging weights gains.
+def summary(found: pa.Table, curved: pa.Table, reached: pa.Table) -> pa.Table:
+    """One row per treatment: its networks, curvature at them and midway, asymmetries, and what averaging weights gains.
 
     The gain is the loss at the end of training less that of the weight average.
 
     Args:
         found: what `valleys` makes.
         curved: what `curvature` makes.
+        reached: what `networks` makes.
     """
-    slices_of, points_of = _by_treatment(found), _by_treatment(curved)
+    slices_of, points_of, ends_of = (_by_treatment(table) for table in (found, curved, reached))
     rows = [
         {"treatment": treatment, "label": label}
+        | _ends_of(ends_of.get(treatment, []))
         | _curvature_of(points_of.get(treatment, []))
         | _valleys_of(slices_of.get(treatment, []))
         for treatment, label in LABELS.items()
-        if treatment in slices_of or treatment in points_of
+        if treatment in slices_of or treatment in points_of or treatment in ends_of
     ]
     return pa.Table.from_pylist(rows, schema=SUMMARY)
 
@@ -176,13 +211,20 @@ def _by_treatment(table: pa.Table) -> dict[str, Rows]:
     return {**found}
 
 
+def _ends_of(networks: Rows) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name in ENDS:
+        row |= mean_and_spread(name, [network[name] for network in networks])
+    return row
+
+
 def _curvature_of(points: Rows) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for place in PLACES:
         here = [point for point in points if point["place"] == place]
         top = [point["value"] for point in here if point["rank"] == 1]
         traces = [point["value"] for point in here if point["quantity"] == "trace"]
-        row |= _mean_and_spread(f"{place}_eigenvalue", top) | _mean_and_spread(f"{place}_trace", traces)
+        row |= mean_and_spread(f"{place}_eigenvalue", top) | mean_and_spread(f"{place}_trace", traces)
         row[f"{place}s"] = len(traces)
     return row
 
@@ -204,24 +246,26 @@ def _valleys_of(found: Rows) -> dict[str, Any]:
             for line in averages
             if line["split"] == split and line["end"] is not None
         ]
-        row |= _mean_and_spread(f"{split}_average_gain", gains)
+        row |= mean_and_spread(f"{split}_average_gain", gains)
     return row
 
 
-def _mean_and_spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and sample standard deviation, as far as there are values enough."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {name: float(np.mean(values)) if len(values) else None, f"{name}_std": std}
-
-
 def headline(found: Rows) -> Headline:
-    """One row per treatment: sharpness at networks and midpoints, and the gain of averaging weights."""
+    """One row per treatment: sharpness at networks and midpoints, the gain of averaging weights, and the networks."""
 
     def told(row: Mapping[str, Any], name: str, digits: int) -> str:
         return spread(row[name], row[f"{name}_std"], digits)
 
     return Headline(
-        columns=("treatment", "largest\neigenvalue", "trace", "trace\nmidway", "averaging\ngains"),
+        columns=(
+            "treatment",
+            "largest\neigenvalue",
+            "trace",
+            "trace\nmidway",
+            "averaging\ngains",
+            "networks'\nloss",
+            "networks'\naccuracy",
+        ),
         rows=tuple(
             (
                 row["label"],
@@ -229,6 +273,8 @@ def headline(found: Rows) -> Headline:
                 told(row, "network_trace", 1),
                 told(row, "midpoint_trace", 1),
                 told(row, "test_average_gain", 4),
+                told(row, "test_loss", 3),
+                told(row, "test_accuracy", 3),
             )
             for row in found
         ),
@@ -236,6 +282,7 @@ def headline(found: Rows) -> Headline:
             "Hessian of the train loss: largest eigenvalue and trace at the networks, and\n"
             "the trace midway between two of them. Averaging gains: test loss (nats) at\n"
             "the end of training less that of the average over its last snapshots.\n"
+            "Networks' loss and accuracy: at the end of training, on all test images.\n"
             "Means ± sample standard deviations over networks or midpoints."
         ),
     )

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from jobs import registry, spool
 from jobs.execution import Outcome, carry_out
+from jobs.headline import WIDTH, Headline
 from jobs.job import Job
 from jobs.kinds import train
 from jobs.records import decode
@@ -90,3 +91,11 @@ def study_tables(study: Any, spec: Any, folder: Path) -> tuple[dict[str, str], d
             parts.append(rows.add_column(0, "run", pa.array([name] * len(rows), pa.string())))
         tables[table] = pa.concat_tables(parts)
     return roles, tables
+
+
+def check_fits(said: Headline) -> None:
+    """Makes sure that a study's headline fits a terminal, spreads below their means where it must."""
+    shown = said.fitted()
+    columns = zip(shown.columns, *shown.rows, strict=True)
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in columns]
+    assert sum(widths) + 2 * len(widths) <= WIDTH

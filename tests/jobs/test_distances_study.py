@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from kind_tools import check_fits
 
 from jobs import registry
 from jobs.kinds.distance import Spec as DistanceSpec
@@ -108,12 +109,8 @@ def test_whole_networks_and_layers_are_what_their_concatenated_weights_say(
     assert summary["relative_std"] == pytest.approx(np.std(own, ddof=1))
     told = distances.headline({name: table.to_pylist() for name, table in found.items()})
     assert told.rows[0][0] == "W-Asymmetric"
-    assert told.rows[0][3:] == ("0.500 ± 0.707", "1.000", "0.500", "2")
-    widths = [
-        max(map(len, (*head.split("\n"), *cells)))
-        for head, *cells in zip(told.columns, *told.rows, strict=True)
-    ]
-    assert sum(widths) + 2 * len(widths) <= 80
+    assert told.rows[0][3:] == ("0.500 ± 0.707", "1.000 ± 0.000", "0.500 ± 0.000", "2")
+    check_fits(told)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +148,16 @@ def test_it_is_found_and_its_presets_are_valid() -> None:
     assert registry.studies()["distances"].Spec is distances.Spec
     for preset in distances.PRESETS.values():
         assert distances.Spec.model_validate(preset.model_dump()) == preset
+
+
+def test_barriers_at_fitted_temperatures_stand_in_the_summary(vectors: dict[str, np.ndarray]) -> None:
+    halved = pa.Table.from_pylist([row | {"loss": row["loss"] / 2} for row in paths().to_pylist()])
+    tables = {"weight_distance": records(vectors), "path_point": paths(), "path_calibrated": halved}
+    assert set(distances.RECORDS) == set(tables)
+    found = distances.results(SMOKE, {"w/distance/0": "r", "w/path/0": "p"}, tables)
+    barriers = {
+        row["quantity"]: row["barrier_midpoint"]
+        for row in found["summary"].to_pylist()
+        if row["split"] == "test"
+    }
+    assert barriers == {"loss": 0.5, "accuracy": 0.0, "calibrated loss": 0.25}

@@ -39,10 +39,10 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, P
     return found
 
 
-def final(folder: Path, split: str = "test") -> dict[int, float]:
-    """Loss of each trained network."""
+def final(folder: Path, split: str = "test", quantity: str = "loss") -> dict[int, float]:
+    """Loss or accuracy of each trained network."""
     rows = records(folder, "metric").to_pylist()
-    return {row["member"]: row["value"] for row in rows if row["name"] == f"final/{split}/loss"}
+    return {row["member"]: row["value"] for row in rows if row["name"] == f"final/{split}/{quantity}"}
 
 
 def curve_of(source: str, **change: Any) -> curve.Spec:
@@ -426,3 +426,60 @@ def test_networks_that_were_not_trained_or_averaged_are_refused() -> None:
     ):
         with pytest.raises(ValidationError, match=message):
             kind.check_inputs(kind.Spec.model_validate(base | given), upstream)
+
+
+LOOKS: dict[str, tuple[type[RunSpec], dict[str, Any], str, tuple[int, ...]]] = {
+    "straight": (interpolate.Spec, {"pairs": PAIRS, "points": 3}, "of the networks", (0, 1, 2)),
+    "curve": (
+        curve.Spec,
+        {"pairs": PAIRS, "points": 3, "training": {"epochs": 1}},
+        "of the networks",
+        (0, 1, 2),
+    ),
+    "layers": (layerwise.Spec, {"pairs": PAIRS, "points": 3}, "of the first networks", (0, 2)),
+    "around": (surface.Spec, {"plane": {"kind": "random"}, "cells": 5, "images": 0}, "in the middle", (0,)),
+    "through": (
+        surface.Spec,
+        {"plane": {"kind": "through", "margin": 1.0}, "cells": 5, "images": 0},
+        "of the networks",
+        (0, 1, 2),
+    ),
+    "along": (
+        surface.Spec,
+        {"plane": {"kind": "trajectory", "member": 1}, "cells": 5, "images": 0},
+        "at the end",
+        (1,),
+    ),
+    "slices": (
+        valley.Spec,
+        {"members": (0, 2), "directions": ("sign",), "draws": 1, "points": 3, "images": 0},
+        "of the networks",
+        (0, 2),
+    ),
+    "curvature": (
+        curvature.Spec,
+        {"members": (0, 2), "split": "test", "eigenvalues": 1, "steps": 2, "probes": 2, "images": 0},
+        "of the networks",
+        (0, 2),
+    ),
+}
+"""What runs of each kind ask, how their summaries call their networks, and which of the source's these are."""
+
+
+@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("treatment", TREATMENTS)
+def test_every_run_says_what_its_networks_reach(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path, treatment: str, name: str
+) -> None:
+    """As training found it: mean, and spread of several."""
+    source, folder = networks[treatment]
+    model, asked, where, members = LOOKS[name]
+    spec = model.model_validate({"data": "digits", "source": source} | asked)
+    outcome = carried_out(spec, tmp_path / "run", {source: folder})
+    assert outcome.state == "done", outcome.error
+    for quantity in ("loss", "accuracy"):
+        reached = [final(folder, quantity=quantity)[member] for member in members]
+        told = f"test/{quantity} {where}"
+        assert outcome.summary[told] == pytest.approx(np.mean(reached), rel=1e-4)
+        spread = outcome.summary.get(f"{told}, spread")
+        assert spread == (pytest.approx(np.std(reached, ddof=1), rel=1e-3) if len(members) > 1 else None)

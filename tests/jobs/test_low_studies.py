@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from kind_tools import study_tables
+from kind_tools import check_fits, study_tables
 from pydantic import ValidationError
 
 from jobs import registry
+from jobs.headline import spread
 from jobs.specs import spec_hash
 from jobs.studies import curves, landscape, lmc, valleys, valleys_results
 from symcore.networks.mlp import MLPSpec
@@ -114,7 +115,9 @@ def test_an_asymmetry_says_to_which_side_the_loss_rises_faster() -> None:
     assert (found["average"]["middle"], found["average"]["end"]) == (5, pytest.approx(4))
     assert found["gaussian"]["ratio_25"] == pytest.approx(3)
     (row,) = valleys_results.summary(
-        valleys_results.valleys(points), valleys_results.CURVATURE.empty_table()
+        valleys_results.valleys(points),
+        valleys_results.CURVATURE.empty_table(),
+        valleys_results.NETWORKS.empty_table(),
     ).to_pylist()
     assert row["train_average_gain"] == pytest.approx(-1)
     assert row["sign_asymmetry"] == pytest.approx(1 / 3)
@@ -135,6 +138,13 @@ def test_a_small_study_of_curves_runs_from_end_to_end(tmp_path: Path) -> None:
     assert found["layer_points"].num_rows == 2 * 3 * 2 * 2 * 2 * 5
     said = curves.headline({name: rows.to_pylist() for name, rows in found.items()})
     assert [row[0] for row in said.rows] == ["Standard", "Git Re-Basin"]
+    told = dict(zip(said.columns, said.rows[0], strict=True))
+    ends = {
+        row["quantity"]: row for row in summary if (row["treatment"], row["split"]) == ("standard", "test")
+    }
+    for quantity, row in ends.items():
+        assert told[f"endpoint\n{quantity}"] == spread(row["endpoint"], row["endpoint_std"])
+    check_fits(said)
 
 
 def test_a_small_study_of_valleys_runs_from_end_to_end(tmp_path: Path) -> None:
@@ -157,3 +167,33 @@ def test_a_small_study_of_valleys_runs_from_end_to_end(tmp_path: Path) -> None:
     assert found["curvature"].num_rows == 3 * (5 + 1)
     said = valleys.headline({name: rows.to_pylist() for name, rows in found.items()})
     assert [cells[0] for cells in said.rows] == ["W-Asymmetric"]
+    networks = found["networks"].to_pylist()
+    assert [network["network"] for network in networks] == [0, 1]
+    for quantity in ("loss", "accuracy"):
+        reached = [network[f"test_{quantity}"] for network in networks]
+        told = dict(zip(said.columns, said.rows[0], strict=True))[f"networks'\n{quantity}"]
+        assert told == spread(float(np.mean(reached)), float(np.std(reached, ddof=1)))
+    check_fits(said)
+
+
+def test_a_slice_that_leads_to_a_network_has_the_accuracies_of_both_ends() -> None:
+    rows = slice_of("average", np.linspace(1, 0, 41))
+    rows = [row | {"accuracy": 0.5 + row["position"] / 4} for row in rows]
+    points = valleys_results.slices(table("valley_point", rows), {"w/valley/0": "r"})
+    (row,) = valleys_results.valleys(points).to_pylist()
+    assert (row["middle_accuracy"], row["end_accuracy"]) == pytest.approx((0.5, 0.75))
+
+
+def test_networks_are_known_when_training_is_over() -> None:
+    at_work = [{"run": "r", "step": 1, "member": 0, "name": "test/loss", "value": 1.0}]
+    values = {"train/loss": 0.1, "train/accuracy": 1.0, "test/loss": 0.2, "test/accuracy": 0.9}
+    over = [
+        {"run": "r", "step": 2, "member": member, "name": f"final/{name}", "value": value}
+        for member in (1, 0)
+        for name, value in values.items()
+    ]
+    roles = {"w/train/0": "r"}
+    assert valleys_results.networks(table("metric", at_work), roles).num_rows == 0
+    found = valleys_results.networks(table("metric", at_work + over), roles).to_pylist()
+    assert [row["network"] for row in found] == [0, 1]
+    assert {name.replace("/", "_"): value for name, value in values.items()}.items() <= found[0].items()

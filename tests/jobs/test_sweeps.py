@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from kind_tools import check_fits
 from pydantic import ValidationError
 
 from jobs import registry
@@ -133,11 +134,30 @@ def test_every_number_stands_at_its_setting_beside_the_papers(study: ModuleType)
     assert {place: papers[place] for place in expected} == expected
     told = study.headline({name: table.to_pylist() for name, table in found.items()})
     assert len(told.rows) == len(roles)
-    widths = [
-        max(map(len, (*head.split("\n"), *cells)))
-        for head, *cells in zip(told.columns, *told.rows, strict=True)
-    ]
-    assert sum(widths) + 2 * len(widths) <= 80
+    assert all("±" in cells[-2] and "±" in cells[-3] for cells in told.rows)
+    check_fits(told)
+
+
+@named
+def test_losses_at_fitted_temperatures_stand_at_their_settings(study: ModuleType) -> None:
+    spec = study.PRESETS["smoke"]
+    roles = {run.role: f"r{n}" for n, run in enumerate(study.expand(spec)) if "/path/" in run.role}
+    heights = {role: float(n) for n, role in enumerate(roles)}
+    measured = points(heights.__getitem__, roles)
+    calibrated = points(lambda role: heights[role] / 2, roles)
+    found = study.results(spec, roles, {"path_point": measured, "path_calibrated": calibrated})
+    barriers = {
+        quantity: {
+            (row["value"], row["treatment"]): row["barrier_midpoint"]
+            for row in found["summary"].to_pylist()
+            if (row["split"], row["quantity"]) == ("test", quantity)
+        }
+        for quantity in ("loss", "calibrated loss")
+    }
+    assert len(barriers["loss"]) == len(roles)
+    assert barriers["calibrated loss"] == pytest.approx(
+        {place: height / 2 for place, height in barriers["loss"].items()}
+    )
 
 
 @named
