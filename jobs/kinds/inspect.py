@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from jobs.designs import check_treatment, field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import WEIGHTS
 from jobs.job import Job
 from jobs.kinds.train import Seed
-from jobs.specs import DataName, RunSpec, SpecHash, refusal
+from jobs.specs import DataName, RunSpec, SpecHash
 from symcore.data.sources import SOURCES
 from symcore.metrics import Array
 from symcore.networks.registry import NetworkSpec
@@ -27,15 +34,12 @@ from symcore.symmetry.permutations import PermutationSpec
 from symcore.symmetry.signed import Signed, signed
 from symcore.treatments import Standard, Treatment
 
-VERSION: Final = 2
-"""Of what new runs measure and count."""
-
 
 class Spec(RunSpec):
     """Symmetries of one freshly initialised network (Lim et al. 2024, section 3)."""
 
     kind: Literal["inspect"] = "inspect"
-    version: Literal[1, 2] = VERSION
+    version: Annotated[Literal[2], PlainSerializer(int, return_type=int)] = 2
     data: DataName
     """Data set whose images and classes the network is made for; none of its files is read."""
     network: NetworkSpec
@@ -51,14 +55,13 @@ class Spec(RunSpec):
     probes: int = Field(default=64, ge=1, le=10_000)
     """Normal inputs on which outputs are compared."""
 
-    @field_validator("version")
+    @field_validator("version", mode="wrap")
     @classmethod
-    def _is_the_newest(cls, given: int, info: ValidationInfo) -> int:
-        """Runs of version 1, which know no signs and no rescaling, can be read."""
-        if given != VERSION and not is_stored(info):
-            msg = f"{given} is the version of runs that are there already; accepted: {VERSION}"
-            raise refusal(msg)
-        return given
+    def _reads_the_first(
+        cls, given: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> object:
+        """Runs of version 1, which knew no signs and no rescaling, can be read and no longer be begun."""
+        return given if given == 1 and is_stored(info) else handler(given)
 
     @model_validator(mode="after")
     def _fits(self, info: ValidationInfo) -> Self:
