@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from app import theme
-from app.charts import labels
+from app.charts import labels, tables
 from symcore.symmetry.inspector import EPSILON, TRANSFORMATIONS
 
 LEAST = 400
@@ -20,10 +21,26 @@ LANE = 15
 NAMES = {
     "swap": "two neurons swapped",
     "permutation": "all neurons permuted",
+    "sign": "signs of neurons changed",
+    "rescale": "neurons rescaled",
     "scale": "one layer scaled",
     "shift": "one layer's rows shifted",
 }
 """Transformations in words, from top to bottom."""
+DOES = {
+    "swap": "two neurons of one layer change places",
+    "permutation": "the neurons of every layer change places at random",
+    "sign": "neurons that could change sign, as before tanh, do so at random",
+    "rescale": "what goes into a neuron × s, what comes out ÷ s; s from ¼ to ½ or 2 to 4, each neuron its own",
+    "scale": "all weights of a layer before a norm × s; s from ¼ to ½ or 2 to 4",
+    "shift": "one row vector is added to all rows of a layer before a norm",
+}
+"""What each does to the weights."""
+UNITS = (
+    "Relative changes, ‖f′(x) − f(x)‖ / ‖f(x)‖: 1 is as much as the outputs themselves, 10⁻¹⁶ is rounding. A dash: the network "
+    "has no place for it."
+)
+"""What the table's numbers are, as HTML."""
 LOWEST = 1e-17
 """Left end of the axis; changes below it, exact zeros among them, are drawn there."""
 HIGHEST, WORDS = 1e3, 5.0
@@ -50,6 +67,35 @@ def told(draws: int, probes: int) -> str:
         f"A dot is one of {draws} random transformations: ‖f′(x) − f(x)‖ / ‖f(x)‖ over {probes} normal inputs, in float64, "
         "before training. At the dashed line the outputs are the same but for rounding: the network has that symmetry."
     )
+
+
+def table(changes: pd.DataFrame, order: Sequence[str]) -> str:
+    """A row per transformation that was tried, as HTML: what it does, and each treatment's median and greatest change.
+
+    Args:
+        changes: Columns treatment, transformation, draw, change.
+        order: Treatments from left to right.
+    """
+    found = changes.groupby(["transformation", "treatment"])["change"].agg(["median", "max"]).to_dict("index")
+    heads = "".join(
+        f'<th class="number" scope="col">{tables.swatch(key)}{escape(theme.treatment(key).label)}'
+        "<small>median, greatest change</small></th>"
+        for key in order
+    )
+    lines = [f'<tr><th scope="col">Transformation<small>&nbsp;</small></th>{heads}</tr>']
+    for name in (name for name in TRANSFORMATIONS if name in set(changes["transformation"])):
+        cells = "".join(f'<td class="number">{_cell(found.get((name, key)))}</td>' for key in order)
+        said = f'{escape(NAMES[name].capitalize())}<small class="does">{escape(DOES[name])}</small>'
+        lines.append(f'<tr><th scope="row">{said}</th>{cells}</tr>')
+    content = f"<thead>{lines[0]}</thead><tbody>{''.join(lines[1:])}</tbody>"
+    return f'<div class="lab-table-frame"><table class="lab-table">{content}</table></div>'
+
+
+def _cell(found: Mapping[str, float] | None) -> str:
+    """Median and greatest of a treatment's draws; a dash where it has no place for the transformation."""
+    if found is None:
+        return tables.MISSING
+    return f'{found["median"]:.2g}<span class="spread">, {found["max"]:.2g}</span>'
 
 
 def placed(changes: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:

@@ -1,7 +1,8 @@
-"""How many permutations of its neurons a network has left, and how that is known: cards, and a line for lists."""
+"""How many permutations and sign changes of its neurons a network has left, and how that is known: cards, and a line for lists."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,17 +39,35 @@ def number(row: Mapping[str, Any]) -> str:
     """The number of permutations as HTML; the identity alone is none."""
     if row["log10_most"] == 0:
         return "None"
-    return re.sub(
-        r"10\^([\d.]+)",
-        r'10<sup style="font-size: 0.62em">\1</sup>',
-        order(row["log10_least"], row["log10_most"]),
-    )
+    return raised(order(row["log10_least"], row["log10_most"]))
+
+
+def raised(told: str) -> str:
+    """Powers in an order as HTML."""
+    return re.sub(r"(\d+)\^([\d.]+)", r'\1<sup style="font-size: 0.62em">\2</sup>', told)
+
+
+def signs(row: Mapping[str, Any]) -> str:
+    """What is left of the sign changes, as HTML; nothing where no neuron could change sign, or a run did not ask."""
+    if pd.isna(row["flippable"]) or not row["flippable"]:
+        return ""
+    if not row["sign_changes"]:
+        return (
+            " No sign change of neurons is left either."
+            if row["log10_most"] == 0
+            else " No sign change is left."
+        )
+    changes = raised(f"2^{row['sign_changes']:.0f}")
+    if row["signed_log10_most"] == row["sign_changes"] * math.log10(2):
+        return f" No permutation; {changes} sign changes remain."
+    group = raised(order(row["signed_log10_least"], row["signed_log10_most"]))
+    return f" {changes} sign changes are left too: {group} signed permutations."
 
 
 def certificate(row: Mapping[str, Any]) -> str:
     """How that number is known."""
     rounds = f"{row['rounds']} round{'' if row['rounds'] == 1 else 's'}"
-    return CERTIFICATES[row["certificate"]].format(rounds=rounds, neurons=f"{row['neurons']:,}")
+    return CERTIFICATES[row["certificate"]].format(rounds=rounds, neurons=f"{row['neurons']:,}") + signs(row)
 
 
 def cards(treatments: Sequence[str], summary: pd.DataFrame) -> str:
@@ -56,7 +75,8 @@ def cards(treatments: Sequence[str], summary: pd.DataFrame) -> str:
 
     Args:
         treatments: In order.
-        summary: Columns treatment, log10_least, log10_most, certificate, rounds, neurons; a row for each that is done.
+        summary: Columns treatment, log10_least, log10_most, certificate, rounds, neurons, and those of signs; a row
+            for each that is done.
     """
     rows = by_treatment(summary)
     drawn = [

@@ -29,7 +29,7 @@ TABLES = {
 
 
 def draw(run: Mapping[str, Any]) -> None:
-    """The permutations that are left, a dot per transformation, the groups of neurons, and the pictures."""
+    """The permutations that are left, a dot and a row per transformation, the groups of neurons, and the pictures."""
     lab = parts.lab()
     groups, measured = (
         queries.records(lab, table, run["run"]) for table in ("symmetry_group", "symmetry_change")
@@ -43,6 +43,9 @@ def draw(run: Mapping[str, Any]) -> None:
     chart = None if shown.empty else changes.dots(shown, [treatment])
     parts.chart(chart, changes.height(1), "changes")
     parts.note(changes.told(run["spec"]["draws"], run["spec"]["probes"]))
+    if not shown.empty:
+        st.html(changes.table(shown, [treatment]))
+        parts.note(changes.UNITS)
     st.subheader("Neurons", anchor=False)
     if groups.empty:
         st.skeleton(height=140)

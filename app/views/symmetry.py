@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
 from app import parts, theme
-from app.charts import changes, orders, tables
+from app.charts import changes, orders
 from app.views import inspect
 from jobs.inputs import WEIGHTS
 
 Results = Mapping[str, pa.Table]
-TABLE_HEADS = ("Two neurons swapped", "All neurons permuted", "One layer scaled", "One layer's rows shifted")
 
 BRIEF = "Permutations of neurons that leave the function as it is"
 """What the numbers of `brief` are."""
@@ -39,8 +35,10 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         "changes",
     )
     _meaning(spec, set(measured["transformation"]))
-    st.subheader("Mean and largest change", anchor=False)
-    st.html(_table(spec["treatments"], summary))
+    if len(measured):
+        st.subheader("Median and greatest change", anchor=False)
+        st.html(changes.table(measured, spec["treatments"]))
+        parts.note(changes.UNITS)
     _masks(study)
 
 
@@ -54,27 +52,6 @@ TABLES = {"summary": "Orders and changes", "groups": "Groups of neurons", "chang
 """What the result tables are called."""
 
 
-def _table(treatments: list[str], summary: pd.DataFrame) -> str:
-    """Changes of every treatment: the mean over draws, and the largest under it."""
-    rows = orders.by_treatment(summary)
-
-    def cell(row: Mapping[str, Any], name: str) -> str:
-        mean, most = row.get(f"{name}_mean", math.nan), row.get(f"{name}_max", math.nan)
-        return (
-            tables.MISSING if math.isnan(mean) else f'{mean:.2g}<span class="spread">, max {most:.2g}</span>'
-        )
-
-    heads = "".join(f'<th class="number" scope="col">{head}</th>' for head in TABLE_HEADS)
-    body = "".join(
-        f'<tr><th scope="row">{tables.swatch(key)}{escape(theme.treatment(key).label)}</th>'
-        + "".join(f'<td class="number">{cell(rows.get(key, {}), name)}</td>' for name in changes.NAMES)
-        + "</tr>"
-        for key in treatments
-    )
-    table = f'<thead><tr><th scope="col">Treatment</th>{heads}</tr></thead><tbody>{body}</tbody>'
-    return f'<div class="lab-table-frame"><table class="lab-table">{table}</table></div>'
-
-
 def _meaning(spec: Mapping[str, Any], measured: set[str]) -> None:
     """The dots in words."""
     parts.note(
@@ -82,6 +59,13 @@ def _meaning(spec: Mapping[str, Any], measured: set[str]) -> None:
         "asymmetric network can only come as near to the transformed one as they allow; so do the offsets of syre, whose W "
         "moves alone."
     )
+    if measured & {"sign", "rescale"}:
+        parts.note(
+            "<b>What an activation allows.</b> tanh lets a neuron change sign together with the weights that read it; ReLU "
+            "lets it grow by any factor that these take back (after a norm, its scale and shift grow). GELU allows neither, so "
+            "that rescaling changes the outputs. Fixed zeros hold neither signs nor factors; other fixed weights "
+            "hold both, and so does FiGLU’s F."
+        )
     if "scale" in measured:
         shared = " and what all its rows share" if "shift" in measured else ""
         parts.note(

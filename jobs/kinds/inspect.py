@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from jobs.designs import check_treatment, field_error, size
 from jobs.estimates import Estimate
@@ -24,6 +31,7 @@ from symcore.settings import is_stored
 from symcore.symmetry.automorphisms import Automorphisms, coloured_graph, find, neurons
 from symcore.symmetry.inspector import TRANSFORMATIONS, changes
 from symcore.symmetry.permutations import PermutationSpec
+from symcore.symmetry.signed import Signed, signed
 from symcore.treatments import Standard, Treatment
 
 
@@ -31,7 +39,7 @@ class Spec(RunSpec):
     """Symmetries of one freshly initialised network (Lim et al. 2024, section 3)."""
 
     kind: Literal["inspect"] = "inspect"
-    version: Literal[1] = 1
+    version: Annotated[Literal[2], PlainSerializer(int, return_type=int)] = 2
     data: DataName
     """Data set whose images and classes the network is made for; none of its files is read."""
     network: NetworkSpec
@@ -46,6 +54,14 @@ class Spec(RunSpec):
     """Random transformations of each kind."""
     probes: int = Field(default=64, ge=1, le=10_000)
     """Normal inputs on which outputs are compared."""
+
+    @field_validator("version", mode="wrap")
+    @classmethod
+    def _reads_the_first(
+        cls, given: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> object:
+        """Runs of version 1, which knew no signs and no rescaling, can be read and no longer be begun."""
+        return given if given == 1 and is_stored(info) else handler(given)
 
     @model_validator(mode="after")
     def _fits(self, info: ValidationInfo) -> Self:
@@ -68,6 +84,11 @@ TABLES = {
             pa.field("log10_least", pa.float64(), nullable=False),  # of the group's order, at least
             pa.field("log10_most", pa.float64(), nullable=False),
             pa.field("rounds", pa.int32(), nullable=False),  # of colour refinement
+            # None in runs of version 1:
+            pa.field("flippable", pa.int64()),  # neurons that could change sign if nothing were fixed
+            pa.field("sign_changes", pa.int64()),  # independent ones that are left
+            pa.field("signed_log10_least", pa.float64()),  # of the order of the signed permutations
+            pa.field("signed_log10_most", pa.float64()),
         ]
     ),
     "symmetry_group": pa.schema(
@@ -126,22 +147,28 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     job.artifact(path, WEIGHTS)
     example = torch.zeros(2, *source.input_shape)
     found = find(coloured_graph(network.network, example, network.asymmetry))
-    _record_group(job, found, neurons(network.network, example))
+    with_signs = signed(network.network, example, network.asymmetry, found)
+    _record_group(job, found, with_signs, neurons(network.network, example))
     measured = _measure(spec, job, network)
     for name, values in measured.items():
         draws = np.arange(spec.draws, dtype=np.int32)
         job.emit("symmetry_change", transformation=[name] * spec.draws, draw=draws, change=values)
     largest = {f"{name}/largest change": float(values.max()) for name, values in measured.items()}
-    return {"log10 order": found.log10_most, "certified trivial": float(found.trivial)} | largest
+    orders = {"log10 order": found.log10_most, "log10 signed order": with_signs.log10_most}
+    return orders | {"certified trivial": float(found.trivial)} | largest
 
 
-def _record_group(job: Job, found: Automorphisms, spec: PermutationSpec) -> None:
+def _record_group(job: Job, found: Automorphisms, with_signs: Signed, spec: PermutationSpec) -> None:
     job.emit(
         "symmetry_order",
         certificate=[found.certificate],
         log10_least=[found.log10_least],
         log10_most=[found.log10_most],
         rounds=[found.rounds],
+        flippable=[with_signs.flippable],
+        sign_changes=[with_signs.changes],
+        signed_log10_least=[with_signs.log10_least],
+        signed_log10_most=[with_signs.log10_most],
     )
     job.emit(
         "symmetry_group",

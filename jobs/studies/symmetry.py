@@ -75,6 +75,16 @@ def expand(spec: Spec) -> list[PlannedRun]:
     ]
 
 
+HEADS = {
+    "swap": "swap",
+    "permutation": "permu-\ntation",
+    "sign": "signs",
+    "rescale": "rescal-\ning",
+    "scale": "scal-\ning",
+    "shift": "shift",
+}
+"""Transformations at the head of a narrow column."""
+
 RECORDS = ("symmetry_order", "symmetry_group", "symmetry_change")
 
 NAMES = [("treatment", pa.string()), ("label", pa.string())]
@@ -86,7 +96,11 @@ SUMMARY = pa.schema(
         ("log10_most", pa.float64()),
         ("certificate", pa.string()),
         ("rounds", pa.int64()),
-        *((f"{name}_{what}", pa.float64()) for name in TRANSFORMATIONS for what in ("mean", "max")),
+        ("flippable", pa.int64()),
+        ("sign_changes", pa.int64()),
+        ("signed_log10_least", pa.float64()),
+        ("signed_log10_most", pa.float64()),
+        *((f"{name}_{what}", pa.float64()) for name in TRANSFORMATIONS for what in ("median", "max")),
         ("draws", pa.int64()),
     ]
 )
@@ -132,13 +146,13 @@ def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]
 
 
 def _summary(order: dict[str, Any], groups: Rows, changes: Rows) -> dict[str, Any]:
-    """One treatment's order with the sum of its neurons, and mean and maximum of its changes."""
+    """One treatment's order with the sum of its neurons, and median and maximum of its changes."""
     own = [row for row in changes if row["run"] == order["run"]]
     measured: dict[str, Any] = {"draws": len({row["draw"] for row in own})}
     for name in TRANSFORMATIONS:
         values = [row["change"] for row in own if row["transformation"] == name]
-        mean, most = (float(np.mean(values)), max(values)) if values else (None, None)
-        measured |= {f"{name}_mean": mean, f"{name}_max": most}
+        median, most = (float(np.median(values)), max(values)) if values else (None, None)
+        measured |= {f"{name}_median": median, f"{name}_max": most}
     return order | measured | {"neurons": sum(row["size"] for row in groups if row["run"] == order["run"])}
 
 
@@ -152,26 +166,39 @@ def order(least: float, most: float) -> str:
     return low if math.isclose(least, most, abs_tol=1e-9) else f"{low} to {high}"
 
 
+def signed_order(row: Mapping[str, Any]) -> str | None:
+    """The order of the signed permutations; none where no neuron could change sign, or a run of version 1 did not ask."""
+    if not row["flippable"]:
+        return None
+    return order(row["signed_log10_least"], row["signed_log10_most"])
+
+
 def headline(tables: Mapping[str, Rows]) -> Headline:
-    """One row per treatment: the group's order, and the mean change under each transformation."""
-
-    def told(value: float | None) -> str:
-        return "–" if value is None else f"{value:.2g}"
-
+    """One row per treatment: the orders of its groups, and the median change under each transformation that was tried."""
+    summary = tables["summary"]
+    tried = [name for name in TRANSFORMATIONS if any(row[f"{name}_median"] is not None for row in summary)]
+    signs = any(row["sign_changes"] for row in summary)
     rows = tuple(
         (
             row["label"],
             order(row["log10_least"], row["log10_most"]),
-            *(told(row[f"{name}_mean"]) for name in TRANSFORMATIONS),
+            *([signed_order(row) or "–"] if signs else []),
+            *("–" if row[f"{name}_median"] is None else f"{row[f'{name}_median']:.1g}" for name in tried),
         )
-        for row in tables["summary"]
+        for row in summary
     )
     return Headline(
-        columns=("treatment", "permutations\nleft", "one\nswap", "random\npermutation", "scaled", "shifted"),
+        columns=(
+            "",
+            "permu-\ntations",
+            *(["with\nsigns"] if signs else []),
+            *(HEADS[name] for name in tried),
+        ),
         rows=rows,
         caption=(
-            "Permutations of neurons that leave the function as it is, then\n"
-            "relative changes of the outputs (means, float64): neurons swapped,\n"
-            "permuted, a layer before a norm scaled, its rows shifted."
+            "Permutations of neurons that leave the function as it is, where neurons\n"
+            "can change sign those with signs too; then relative changes of the outputs\n"
+            "(medians, float64): neurons swapped, permuted, their signs changed, neurons\n"
+            "rescaled, a layer before a norm scaled, its rows shifted."
         ),
     )

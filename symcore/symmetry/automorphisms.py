@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -126,8 +126,9 @@ def neurons(network: nn.Module, example_input: Tensor) -> PermutationSpec:
     found = []
     for group in derive(Opened(network), example_input).groups:
         axes = tuple((plain(name), axis) for name, axis in group.axes)
+        flip = tuple((plain(name), axis) for name, axis in group.flip)
         name = group.name if group.name != "network" else group.axes[0][0].rpartition(".")[0]
-        found.append(Group(plain(name), group.size, axes))
+        found.append(Group(plain(name), group.size, axes, flip))
     return PermutationSpec(tuple(found))
 
 
@@ -145,17 +146,46 @@ def coloured_graph(
         DerivationError: if its neurons cannot be followed.
         ValueError: if a fixed tensor joins more than two kinds of neurons.
     """
-    spec = neurons(network, example_input)
-    colours = {name: _fixed(b, None) for name, b in network.named_buffers() if b.is_floating_point()}
+    return graph_of(neurons(network, example_input), fixed_colours(network, asymmetry))
+
+
+def fixed_colours(
+    network: nn.Module, asymmetry: Asymmetry | None = None, signless: Container[str] = ()
+) -> dict[str, Colours]:
+    """The colour of every entry of what is fixed, [*shape] by name: floating-point buffers and an asymmetry's F.
+
+    Args:
+        network: whose buffers are fixed.
+        asymmetry: what is fixed of its parameters.
+        signless: names of tensors whose values are coloured without their signs.
+    """
+    values: dict[str, tuple[Tensor, Tensor | None]] = {
+        name: (b, None) for name, b in network.named_buffers() if b.is_floating_point()
+    }
     if asymmetry is not None:
-        colours |= {name: _fixed(f, asymmetry.trainable[name]) for name, f in asymmetry.fixed.items()}
+        values |= {name: (f, asymmetry.trainable[name]) for name, f in asymmetry.fixed.items()}
+    return {
+        name: _fixed(value.abs() if name in signless else value, trainable)
+        for name, (value, trainable) in values.items()
+    }
+
+
+def incident_neurons(
+    spec: PermutationSpec, colours: Mapping[str, Colours]
+) -> Iterator[tuple[str, tuple[int, ...], tuple[str, ...], Colours]]:
+    """Each tensor that is not trained throughout: its name, axes and groups of neurons, its colours [neuron, ..., rest]."""
+    for name, incident in spec.parameters.items():
+        if name in colours and not (colours[name] == TRAINABLE).all():
+            axes, places = zip(*sorted(incident), strict=True)
+            yield name, axes, places, _by_neurons(colours[name], axes, [spec[place].size for place in places])
+
+
+def graph_of(spec: PermutationSpec, colours: Mapping[str, Colours]) -> ColouredGraph:
+    """The graph of a network's neurons with these colours of what is fixed; errors as `coloured_graph`."""
     marks: list[Marks] = []
     edges: list[Edges] = []
-    for name, incident in spec.parameters.items():
-        if name not in colours or (colours[name] == TRAINABLE).all():
-            continue
-        axes, places = zip(*sorted(incident), strict=True)
-        digest = _digest(_by_neurons(colours[name], axes, [spec[place].size for place in places]))
+    for name, axes, places, entries in incident_neurons(spec, colours):
+        digest = _digest(entries)
         if len(places) == 1:
             marks.append(Marks(places[0], digest, incoming=axes[0] == 0))
         elif len(places) == 2:
@@ -371,7 +401,11 @@ def of_parameters(spec: PermutationSpec, network: nn.Module) -> PermutationSpec:
     names = dict(network.named_parameters())
     return PermutationSpec(
         tuple(
-            replace(group, axes=tuple(axis for axis in group.axes if axis[0] in names))
+            replace(
+                group,
+                axes=tuple(axis for axis in group.axes if axis[0] in names),
+                flip=tuple(axis for axis in group.flip if axis[0] in names),
+            )
             for group in spec.groups
         )
     )

@@ -28,9 +28,9 @@ from symcore.symmetry.permutations import PermutationSpec
 EPSILON = float(np.finfo(np.float64).eps)
 """The rounding of float64: changes of this order are none."""
 SCALES = (2.0, 4.0)
-"""The factor of a scaling lies between these, or it is 1 over such a number."""
+"""The factor of a scaling or rescaling lies between these, or it is 1 over such a number."""
 
-TRANSFORMATIONS = ("swap", "permutation", "scale", "shift")
+TRANSFORMATIONS = ("swap", "permutation", "sign", "rescale", "scale", "shift")
 """Names of the transformations, explained at `transformations`."""
 
 Transformation = Callable[[Parameters, np.random.Generator], Parameters]
@@ -80,23 +80,57 @@ def normalised(network: nn.Module, example_input: Tensor) -> list[Normalised]:
     return list(found.values())
 
 
+@dataclass(frozen=True)
+class Rescaled:
+    """Neurons whose weights can be rescaled: what goes into a neuron times a factor, what comes out of it by the same."""
+
+    size: int
+    incoming: tuple[tuple[str, int], ...]
+    """(parameter, axis) with the neurons of the maps and norms that make them, axis 0 in torch's layout."""
+    outgoing: tuple[tuple[str, int], ...]
+    """Those of the maps that read them."""
+
+
+def rescaled(spec: PermutationSpec, layers: list[Normalised]) -> list[Rescaled]:
+    """What can be rescaled of every group of neurons that has weights on both sides.
+
+    A map before a norm stays as it is, since the norm would take its scale away: the norm's own scale and shift are what
+    goes into the neuron. Of a gated cell, it is the candidate, whose sign can change too; the gates keep their size.
+    """
+    before = {f"{layer.name}.{leaf}" for layer in layers for leaf in ("weight", "bias")}
+    found = []
+    for group in spec.groups:
+        axes = group.flip or group.axes
+        incoming = tuple((name, axis) for name, axis in axes if axis == 0 and name not in before)
+        outgoing = tuple((name, axis) for name, axis in axes if axis > 0)
+        if incoming and outgoing:
+            found.append(Rescaled(group.size, incoming, outgoing))
+    return found
+
+
 def transformations(spec: PermutationSpec, layers: list[Normalised]) -> dict[str, Transformation]:
     """What is tried, by name; what a network offers no place for is left out.
 
     - "swap": two neurons of one group change places.
     - "permutation": the neurons of every group are permuted at random.
+    - "sign": every neuron that can change its sign, as before tanh, does so or not, at random.
+    - "rescale": what goes into a neuron is multiplied by a factor, what comes out divided by it, each neuron by its own.
     - "scale": all weights and biases of a map before a norm are multiplied by one factor.
     - "shift": one row vector is added to all rows of a linear map before a LayerNorm.
     """
     centred = [layer for layer in layers if layer.centred]
+    flipping = [group for group in spec.groups if group.flip]
+    places = rescaled(spec, layers)
     possible: tuple[tuple[object, Transformation], ...] = (
         (spec.groups, lambda weights, random: _swap(weights, spec, random)),
         (spec.groups, lambda weights, random: _permute(weights, spec, random)),
+        (flipping, lambda weights, random: _sign(weights, spec, random)),
+        (places, lambda weights, random: _rescale(weights, places, random)),
         (layers, lambda weights, random: _scale(weights, layers, random)),
         (centred, lambda weights, random: _shift(weights, centred, random)),
     )
     return {
-        name: transform for name, (places, transform) in zip(TRANSFORMATIONS, possible, strict=True) if places
+        name: transform for name, (where, transform) in zip(TRANSFORMATIONS, possible, strict=True) if where
     }
 
 
@@ -110,6 +144,24 @@ def _swap(weights: Parameters, spec: PermutationSpec, random: np.random.Generato
 
 def _permute(weights: Parameters, spec: PermutationSpec, random: np.random.Generator) -> Parameters:
     return permutations.permute(weights, spec, permutations.random(spec, random))
+
+
+def _sign(weights: Parameters, spec: PermutationSpec, random: np.random.Generator) -> Parameters:
+    signs = permutations.random_signs(spec, random)
+    return permutations.permute(weights, spec, permutations.identity(spec), signs)
+
+
+def _rescale(weights: Parameters, places: list[Rescaled], random: np.random.Generator) -> Parameters:
+    moved = dict(weights)
+    for place in places:
+        factors = torch.from_numpy(
+            random.uniform(*SCALES, place.size) ** random.choice([-1, 1], size=place.size)
+        )
+        for name, axis in place.incoming:
+            moved[name] = permutations.flip_axis(moved[name], axis, factors)
+        for name, axis in place.outgoing:
+            moved[name] = permutations.flip_axis(moved[name], axis, 1 / factors)
+    return moved
 
 
 def _scale(weights: Parameters, layers: list[Normalised], random: np.random.Generator) -> Parameters:

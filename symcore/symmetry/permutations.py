@@ -247,7 +247,10 @@ def permute(
 
 
 def flip_axis(tensor: Tensor, axis: int, own: Tensor) -> Tensor:
-    """One axis of a tensor times signs: [*shape] by [n], or [pair, *shape] by [pair, n]; `axis` does not count pair."""
+    """One axis of a tensor times signs, or other factors: [*shape] by [n], or [pair, *shape] by [pair, n].
+
+    `axis` does not count pair; an axis of n * k entries has a block of k for each neuron.
+    """
     stacked = own.dim() - 1
     own = own.repeat_interleave(tensor.shape[axis + stacked] // own.shape[-1], -1)
     shape = [1] * tensor.dim()

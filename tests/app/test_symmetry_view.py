@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import sys
 from itertools import combinations, cycle
@@ -83,6 +84,55 @@ def test_the_chart_marks_rounding_and_names_each_lane_in_its_colour(left_out: li
     for layer in chart["layer"]:
         if "field" in layer["encoding"]["color"]:
             assert layer["encoding"]["color"]["scale"] == {"domain": list(theme.ROLES), "range": "category"}
+
+
+def test_the_table_has_a_row_per_transformation_with_each_treatments_median_and_greatest() -> None:
+    frame = measured()
+    told = changes.table(frame[(frame["treatment"] == "w") | (frame["transformation"] != "sign")], ORDER)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in told.split("<tr>")[2:]]
+    plain = [[re.sub("<[^>]*>", "", cell) for cell in row] for row in rows]
+    assert plain == [
+        ["–", "–", "0.2, 0.3"] if name == "sign" else ["0, 0", "0.2, 0.3", "0.2, 0.3"]
+        for name in changes.NAMES
+    ]
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"flippable": 0, "sign_changes": 0}, ""),
+        ({"flippable": math.nan, "sign_changes": math.nan}, ""),
+        (
+            {"flippable": 6, "sign_changes": 0, "signed_log10_most": 0.0},
+            "No sign change of neurons is left either.",
+        ),
+        (
+            {"flippable": 6, "sign_changes": 6, "signed_log10_most": 6 * math.log10(2)},
+            "No permutation; 2<sup>6</sup> sign changes remain.",
+        ),
+        (
+            {
+                "flippable": 6,
+                "sign_changes": 6,
+                "log10_most": math.log10(720),
+                "signed_log10_most": math.log10(46080),
+            },
+            "2<sup>6</sup> sign changes are left too: 46,080 signed permutations.",
+        ),
+        (
+            {
+                "flippable": 3,
+                "sign_changes": 1,
+                "signed_log10_least": math.log10(2),
+                "signed_log10_most": math.log10(4),
+            },
+            "2<sup>1</sup> sign changes are left too: 2 to 4 signed permutations.",
+        ),
+    ],
+)
+def test_the_certificate_tells_what_signs_are_left(known: dict[str, float], said: str) -> None:
+    row = {"log10_most": 0.0, "signed_log10_least": known.get("signed_log10_most")} | known
+    assert re.sub("<sup[^>]*>", "<sup>", orders.signs(row)).strip() == said
 
 
 def test_a_pixel_is_a_weight_coloured_by_its_sign() -> None:
@@ -195,6 +245,11 @@ def test_a_finished_study_shows_orders_changes_and_masks(
     assert ">178.2</sup>" in said
     assert said.count(">None<") == 2
     assert "What a norm allows" in said
+    assert said.count("What a norm allows") == said.count("What an activation allows") == 1
+    assert (
+        said.count("No sign change of neurons is left either") == 1
+    )  # FiGLU's, whose F it would have to change
+    assert all(changes.DOES[name] in said for name in changes.NAMES)
     gates = pictured(visit("study", id=study, fixed="σ-Asymmetric"))
     assert [told.endswith("64 × 64, all fixed") for told in gates] == [True, True]
     for url in ("", "studies"):
@@ -203,6 +258,7 @@ def test_a_finished_study_shows_orders_changes_and_masks(
         shown = visit("run", id=run["run"])
         told = words(shown)
         assert told.count('class="lab-card"') == 1
+        assert (changes.DOES["sign"] in told) is run["role"].startswith("sigma")
         assert ("every weight is trained" in told) is run["role"].startswith("standard")
         assert bool(pictured(shown)) is not run["role"].startswith("standard")
 

@@ -219,6 +219,6 @@ def test_training_descends(network: NetworkSpec) -> None:
 def test_a_map_before_it_has_no_scale() -> None:
     """The inspector sees the invariance of Linear -> BatchNorm; a row added to all rows is none of it."""
     found = changes(population(MLP, members=1), draws=3, probes=32, seed=0)
-    assert set(found) == {"swap", "permutation", "scale"}
+    assert set(found) == {"swap", "permutation", "rescale", "scale"}
     assert found["permutation"].max() < 1e-12
     assert found["scale"].max() < 1e-2  # it adds 1e-5 to the variance
