@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from symcore.asymmetry import Asymmetry, fan_in, weight_matrices
+from symcore.networks.batchnorm import BatchNorm
 from symcore.randomness import stream
 from symcore.treatments import FixedBiases, Syre
 
@@ -40,21 +41,26 @@ def fixed_biases(network: nn.Module, treatment: FixedBiases, seed: int) -> Asymm
 
 
 def hidden_biases(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The bias of each layer but the last, or that of the norm after it where it has none itself; [out] each.
+    """The bias of each layer but the last, [out] each; that of the norm after it where it has none, or BatchNorm takes it out.
 
     Raises:
         ValueError: if there is none.
     """
     *hidden, readout = [name.rpartition(".")[0] for name in weight_matrices(network)]
-    found, missing = {}, False
+    found: dict[str, nn.Parameter] = {}
+    missing, last = False, ""
     for name, module in network.named_modules():
-        if name == readout or not (name in hidden or missing):
-            missing = False
+        undone = bool(last) and isinstance(module, BatchNorm)
+        if name == readout or not (name in hidden or missing or undone):
+            missing, last = False, ""
             continue
+        if undone:
+            found.pop(last)
         bias = getattr(module, "bias", None)
+        missing, last = bias is None, ""
         if isinstance(bias, nn.Parameter):
             found[f"{name}.bias"] = bias
-        missing = bias is None
+            last = f"{name}.bias" if name in hidden else ""
     if not found:
         msg = (
             f"bound: {type(network).__name__} has no hidden biases; accepted: a network with biases or norms"

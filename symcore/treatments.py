@@ -93,7 +93,8 @@ class Syre(Settings):
 class FixedBiases(Settings):
     """The hidden layers' biases drawn from U[-bound, bound] and not trained (Lim et al. 2024, appendix E.3).
 
-    A hidden layer without biases, as a convolution before a norm, has those of its norm fixed.
+    A hidden layer without biases, as a convolution before a norm, or before BatchNorm, which takes them out again, has
+    those of its norm fixed.
     """
 
     label: ClassVar[str] = "fixed-bias"

@@ -42,7 +42,7 @@ BIASES = {
         *(f"stages.{s}.0.{norm}.bias" for s in (1, 2) for norm in ("norm1", "norm2", "shortcut.norm")),
     ],
     "rnn": ["cell.candidate.input.bias"],
-    "gnn": ["hidden.0.nodes.bias", "hidden.1.nodes.bias"],
+    "gnn": ["hidden.0.norm.bias", "hidden.1.norm.bias"],
     "gru": [f"cell.{gate}.input.bias" for gate in ("reset", "update", "candidate")],
     "lstm": [f"cell.{gate}.input.bias" for gate in ("enter", "forget", "candidate", "output")],
 }
@@ -114,6 +114,20 @@ def test_fixed_biases_are_the_hidden_layers_within_the_bound_and_shared_through_
     assert bound * 0.7 < together.abs().max() <= bound
     fixed = asymmetry.trainable_count(network, None) - asymmetry.trainable_count(network, first)
     assert fixed == len(together)
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch", "none"])
+def test_what_is_fixed_of_biases_acts_on_the_outputs(norm):
+    """BatchNorm takes a bias before it out again; there its own is fixed."""
+    network = MLPSpec(width=12, depth=2, norm=norm).build((8, 8), 10).double()
+    images = torch.randn(16, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    before = network(images)
+    for bias in controls.hidden_biases(network).values():
+        with torch.no_grad():
+            bias[0] += 1
+        after = network(images)
+        assert (after - before).norm() > 1e-3 * before.norm()
+        before = after
 
 
 def test_a_network_without_biases_has_none_to_fix():
