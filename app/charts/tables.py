@@ -87,7 +87,7 @@ def reached(split: str, loss: tuple[float, float], accuracy: tuple[float, float]
 def endpoints(losses: pd.DataFrame, accuracies: pd.DataFrame, split: str) -> list[Column]:
     """Columns of what the networks that paths join reach, from a summary's rows of both quantities."""
     return [
-        Column.of(rows, "endpoint", f"Endpoint {split} {quantity.key}", quantity.unit, quantity.digits)
+        Column.of(rows, "endpoint", f"{split.capitalize()} {quantity.key}", quantity.unit, quantity.digits)
         for rows, quantity in ((losses, LOSS), (accuracies, ACCURACY))
     ]
 
@@ -103,7 +103,9 @@ def columns(treatments: Sequence[str], summary: pd.DataFrame, quantity: Quantity
         found.append(Column.of(rows, "paper_barrier_midpoint", "Paper, midpoint", barrier, 3, 2))
     found.append(Column.of(rows, "barrier_maximum", "Barrier, maximum", barrier, digits))
     if quantity is CALIBRATED:
-        found.append(Column.of(rows, "endpoint", f"Endpoint {split} {quantity.key}", quantity.unit, digits))
+        found.append(
+            Column.of(rows, "endpoint", f"{split.capitalize()} {quantity.key}", quantity.unit, digits)
+        )
     found += endpoints(losses, accuracies, split)
     return [*found, Column.of(rows, "pairs", "Pairs", "n", 0)]
 
