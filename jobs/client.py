@@ -133,7 +133,7 @@ class Client:
         return self._post_long("/purge")
 
     def import_folder(self, path: str | Path) -> dict[str, Any]:
-        """Store what the offline worker or an export wrote: `studies`, new `runs`, `known` runs."""
+        """Store what the offline worker or an export wrote: `studies`, new `runs`, `known` runs, runs `left` unfinished."""
         return self._post_long("/import", path=str(Path(path).resolve()))
 
     def export(self, ids: Sequence[str], path: str | Path) -> Path:

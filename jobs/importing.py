@@ -50,7 +50,7 @@ def import_path(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
     """Store a folder or zip in one commit; nothing is stored when something is wrong with it.
 
     Raises:
-        ImportRefusedError: It holds neither kind of study, or something unfinished or damaged.
+        ImportRefusedError: It holds neither kind of study, nothing that is finished, or something damaged.
     """
     if zipfile.is_zipfile(path):
         with tempfile.TemporaryDirectory(prefix="symlab-import-") as scratch:

@@ -42,7 +42,7 @@ class Imported:
     known: int
     """Runs that it had already."""
     left: int = 0
-    """Runs that were not finished; they stand as cancelled."""
+    """Runs that are neither finished there nor here; what this lab had of them it keeps, and others stand as cancelled."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
         if head["study"]
         else made[head["runs"][-1]["run"]].spec
     )
-    names, rows = _collect_runs(ledger, list(keys), made, spec)
+    unfinished = _unfinished(path, spec, [key for key in keys if key not in made])
+    names, rows = _collect_runs(ledger, list(keys), made, unfinished)
     new = {run.hash: run for run, _ in rows.runs}
     began = min(found.started for found in made.values())
     plan = [(entry["role"], names[entry["run"]], entry["run"] not in new) for entry in head["runs"]]
@@ -124,11 +125,41 @@ def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
         ledger.store.adopt(_run_tables(rows) | tables).result()
         ledger.load()
     stored = len(new.keys() & made.keys())
-    return Imported([study], stored, len(made) - stored, len(keys) - len(made))
+    with ledger.lock:
+        left = sum(ledger.done(key, whole=False) is None for key in unfinished)
+    return Imported([study], stored, len(keys) - left - stored, left)
+
+
+def _unfinished(path: Path, study: StudySpec | RunSpec, keys: Sequence[SpecHash]) -> dict[SpecHash, RunSpec]:
+    """Specs of runs that are not finished: as they were begun, or else from the study's plan.
+
+    Raises:
+        ImportRefusedError: One was never begun, and is not in the plan that this version makes.
+    """
+    if not keys:
+        return {}  # a plan may need networks that are not registered here
+    planned = {spec_hash(run.spec): run.spec for run in planning.plan(study)}
+    found = dict[SpecHash, RunSpec]()
+    for key in keys:
+        begun = path / "runs" / key / "spec.json"
+        if begun.exists():
+            found[key] = registry.run_spec(begun.read_text(encoding="utf-8"), stored=True)
+        elif key in planned:
+            found[key] = planned[key]
+        else:
+            message = (
+                f"run {key} was never begun, and is not in the study's plan: another version of Symmetry Lab made it; "
+                "accepted: a study that this version plans likewise, or a finished one"
+            )
+            raise ImportRefusedError(message)
+    return found
 
 
 def _collect_runs(
-    ledger: Ledger, keys: Sequence[SpecHash], made: Mapping[SpecHash, Made], study: StudySpec | RunSpec
+    ledger: Ledger,
+    keys: Sequence[SpecHash],
+    made: Mapping[SpecHash, Made],
+    unfinished: Mapping[SpecHash, RunSpec],
 ) -> tuple[dict[SpecHash, str], Rows]:
     """Each run's id in this lab, and the rows of those that are new to it.
 
@@ -136,13 +167,12 @@ def _collect_runs(
         ledger: Runs and studies of the lab.
         keys: The study's runs, each after those it reads.
         made: Those that are finished.
-        study: The study's spec.
+        unfinished: Specs of the others.
 
     Raises:
-        ImportRefusedError: An unfinished run is not of the study, or the records of a finished one are not whole.
+        ImportRefusedError: The records of a finished run are not whole.
     """
     names, rows = dict[SpecHash, str](), Rows()
-    planned = {spec_hash(run.spec): run.spec for run in planning.plan(study)}
     began = min(found.started for found in made.values())
     for key in keys:
         found = made.get(key)
@@ -151,17 +181,13 @@ def _collect_runs(
         names[key] = known or new_id("r")
         if known is not None:
             continue
-        spec = found.spec if found else planned.get(key)
-        if spec is None:
-            message = f"run {key} is not in the study's plan: another version of Symmetry Lab made it"
-            raise ImportRefusedError(message)
+        spec = found.spec if found else unfinished[key]
         inputs = {source: names[source] for source in spec.inputs()}
         run = Run(names[key], spec.kind, key, inputs, found.started if found else began)
         if found:
             _collect(ledger, rows, found, run)
         else:
-            reason = {"reason": "not finished when it was imported"}
-            rows.add(run, spec, State.CANCELLED, began, reason)
+            rows.add(run, spec, State.CANCELLED, began, {"reason": "not finished when it was imported"})
     return names, rows
 
 

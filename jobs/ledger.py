@@ -194,7 +194,7 @@ class Ledger:
         return next((run for run in done if not whole or self._is_whole(run)), None)
 
     def any(self, key: SpecHash) -> str | None:
-        """A run with this spec, a done one first, else one that is on its way; none if there is none."""
+        """A run with this spec in any state, a done one first, then one on its way; none if there is none."""
         others = (run.run for run in self._alike(key))
         return self.reusable(key) or next(others, None)
 

@@ -226,7 +226,7 @@ class Service:
         """Store what the offline worker made, or what `export` wrote; what is known already is left as it is.
 
         Raises:
-            ImportRefusedError: The folder holds neither, or something unfinished or damaged; one line.
+            ImportRefusedError: The folder holds neither, nothing that is finished, or something damaged; one line.
         """
         return importing.import_path(self.ledger, self.lab, Path(path))
 

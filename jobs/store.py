@@ -315,8 +315,12 @@ def fit_rows(tables: Mapping[str, pa.Schema], run: str, table: str, rows: pa.Rec
     if schema is None:
         message = f"table: {table!r} is not a record table; there are {', '.join(sorted(tables))}"
         raise BatchRefusedError(message)
+    content = pa.Table.from_batches([rows])
+    for column in schema:  # an earlier version did not know of it
+        if column.nullable and column.name not in content.column_names:
+            content = content.append_column(column, pa.nulls(len(content), column.type))
     try:
-        cast = pa.Table.from_batches([rows]).select(schema.names).cast(schema)
+        cast = content.select(schema.names).cast(schema)
     except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
         message = f"table {table}: the rows have {rows.schema}, expected {schema}: {first_line(error)}"
         raise BatchRefusedError(message) from error

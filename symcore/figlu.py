@@ -22,7 +22,7 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
 FUNCTIONS = frozenset(
     f"aten.{name}"
     for name in (
-        "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "selu", "celu", "prelu", "hardtanh", "clamp",
+        "relu", "relu6", "rrelu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "selu", "celu", "prelu", "hardtanh", "clamp",
         "clamp_min", "hardswish", "hardsigmoid", "hardshrink", "softplus", "softshrink", "log_sigmoid", "mish", "threshold",
     )
 )  # fmt: skip

@@ -52,8 +52,7 @@ def cards(treatments: Sequence[str], summary: pd.DataFrame, split: str, *, plann
         if not math.isnan(row["barrier_midpoint"]):
             barrier = tables.with_spread(row["barrier_midpoint"], row["barrier_midpoint_std"], 3, 3)
             told += f" · barrier {barrier} nats"
-        if not math.isnan(row["loss"]):
-            told += tables.reached(split, tables.cell(row, "loss"), tables.cell(row, "accuracy"))
+        told += tables.reached(split, tables.cell(row, "loss"), tables.cell(row, "accuracy"))
         unit = "" if math.isnan(row["flat_share"]) else ' <span class="spread">%</span>'
         drawn.append(tables.card(str(key), value + unit, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'

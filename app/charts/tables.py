@@ -76,7 +76,10 @@ def cell(row: Mapping[str, Any], name: str) -> tuple[float, float]:
 
 
 def reached(split: str, loss: tuple[float, float], accuracy: tuple[float, float]) -> str:
-    """What networks reach, mean and spread, as two lines of HTML that end a card: loss in nats, accuracy in %."""
+    """What networks reach, mean and spread, as two lines of HTML that end a card: loss in nats, accuracy in %.
+
+    Dashes stand there before anything is done, so that a card keeps its height.
+    """
     nats, percent = (
         with_spread(*value, quantity.digits, quantity.digits)
         for value, quantity in ((loss, LOSS), (accuracy, ACCURACY))
@@ -147,12 +150,12 @@ def cards(
     )
     drawn = []
     for key in treatments:
-        value, told = MISSING, f"0 of {planned} pairs"
+        value, told, ends = MISSING, f"0 of {planned} pairs", [(math.nan, math.nan)] * 2
         if row := rows.get(key):
             value = with_spread(*cell(row, f"barrier_{which}"), quantity.digits, quantity.digits)
             told = f"n = {row['pairs']}" if row["pairs"] == planned else f"{row['pairs']} of {planned} pairs"
-            told += reached(split, *(cell(ends[key], "endpoint") for ends in (losses, accuracies)))
-        drawn.append(card(key, value, told))
+            ends = [cell(found[key], "endpoint") for found in (losses, accuracies)]
+        drawn.append(card(key, value, told + reached(split, *ends)))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 
 

@@ -1,4 +1,4 @@
-"""A curvature run's results: the Hessian's largest eigenvalues and its trace, at networks and midway between them."""
+"""A curvature run's results: the Hessian's largest eigenvalues and its trace, at networks and between them."""
 
 from __future__ import annotations
 

@@ -96,9 +96,9 @@ def cards(
         known = 0 if pd.isna(done) else int(done)
         counted = f"n = {known}" if known == planned else f"{known} of {planned} pairs"
         told = f"straight line {values[1]} · {counted}"
-        if not pd.isna(losses.loc[key, "endpoint"]):
-            ends = (tables.cell(rows.loc[key], "endpoint") for rows in (losses, accuracies))
-            told += tables.reached(split, *ends)
+        told += tables.reached(
+            split, *(tables.cell(rows.loc[key], "endpoint") for rows in (losses, accuracies))
+        )
         drawn.append(tables.card(key, values[0], told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 

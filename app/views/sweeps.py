@@ -115,9 +115,7 @@ def _cards(places: Sequence[Place], summary: pd.DataFrame, chosen: Chosen, plann
         value = tables.with_spread(*barrier, quantity.digits, quantity.digits)
         done = 0 if math.isnan(row["pairs"]) else int(row["pairs"])
         told = f"n = {done}" if done == planned else f"{done} of {planned} pairs"
-        if done:
-            ends = (tables.cell(reached, "endpoint") for reached in (loss, accuracy))
-            told += tables.reached(split, *ends)
+        told += tables.reached(split, *(tables.cell(reached, "endpoint") for reached in (loss, accuracy)))
         label = theme.treatment(place.treatment).label
         heading = f"{label}, {place.heading}" if place.heading else label
         drawn.append(tables.card(place.treatment, value, told, heading))

@@ -110,9 +110,7 @@ def cards(treatments: Sequence[str], summary: pd.DataFrame, *, planned: int) -> 
         told = f"largest eigenvalue, {counted} · midway {midway}" + (
             f", n = {midpoints}" if midpoints else ""
         )
-        if not math.isnan(row["test_loss"]):
-            ends = (tables.cell(row, f"test_{quantity}") for quantity in QUANTITIES)
-            told += tables.reached("test", *ends)
+        told += tables.reached("test", *(tables.cell(row, f"test_{quantity}") for quantity in QUANTITIES))
         drawn.append(tables.card(str(key), value, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
 

@@ -60,7 +60,9 @@ class Spec(MaybeDataRunSpec):
     def _is_carried_out_as_it_says(self, info: ValidationInfo) -> Self:
         now = current(self.method.kind)
         if self.version != now and not is_stored(info):
-            msg = f"{self.version} is not how {self.method.label} is carried out; accepted: {now}"
+            msg = (
+                f"{self.version} is of an earlier version of the lab; accepted: {now}, in a study begun anew"
+            )
             raise field_error(Spec, ("version",), self.version, msg)
         return self
 

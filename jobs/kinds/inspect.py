@@ -22,7 +22,7 @@ from jobs.estimates import Estimate
 from jobs.inputs import WEIGHTS
 from jobs.job import Job
 from jobs.kinds.train import Seed
-from jobs.specs import DataName, RunSpec, SpecHash
+from jobs.specs import DataName, RunSpec, SpecHash, refusal
 from symcore.data.sources import SOURCES
 from symcore.metrics import Array
 from symcore.networks.registry import NetworkSpec
@@ -61,7 +61,12 @@ class Spec(RunSpec):
         cls, given: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> object:
         """Runs of version 1, which knew no signs and no rescaling, can be read and no longer be begun."""
-        return given if given == 1 and is_stored(info) else handler(given)
+        if given != 1:
+            return handler(given)
+        if not is_stored(info):
+            msg = "1 is of an earlier version of the lab; accepted: 2, in a study begun anew"
+            raise refusal(msg)
+        return given
 
     @model_validator(mode="after")
     def _fits(self, info: ValidationInfo) -> Self:

@@ -47,7 +47,7 @@ class Spec(PairsSpec):
     @model_validator(mode="after")
     def _newest(self, info: ValidationInfo) -> Self:
         if self.version != 2 and not is_stored(info):
-            msg = "1 took each map of a recurrent cell for a layer; accepted: 2"
+            msg = "1 is of an earlier version of the lab, whose layers were single maps of recurrent cells; accepted: 2, in a study begun anew"
             raise field_error(Spec, ("version",), self.version, msg)
         return self
 

@@ -18,12 +18,13 @@ from jobs.job import Job
 from jobs.specs import DataRunSpec, RunSpec, SpecHash
 from symcore.data.sources import SOURCES, Dataset
 from symcore.metrics import Array, Evaluator
+from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
 from symcore.population import Design, Population, build, save
 from symcore.precision import Precision, arithmetic
 from symcore.settings import is_stored
 from symcore.training import Trainer, TrainingSpec
-from symcore.treatments import Standard, Treatment
+from symcore.treatments import FixedBiases, Gates, Standard, Treatment
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -32,7 +33,8 @@ class Spec(DataRunSpec):
     """Networks of one form, trained side by side from their own seeds."""
 
     kind: Literal["train"] = "train"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
+    """Filled in when it is left out: 2 where version 1, which is only read where it is stored, did something else; see `current`."""
     network: NetworkSpec
     """Form of every network."""
     treatment: Treatment
@@ -52,6 +54,18 @@ class Spec(DataRunSpec):
     """Record the accuracy on all training images after each epoch too; it takes about a quarter more time."""
 
     @model_validator(mode="after")
+    def _is_carried_out_as_it_says(self, info: ValidationInfo) -> Self:
+        now = current(self.network, self.treatment)
+        if "version" not in self.model_fields_set:
+            object.__setattr__(self, "version", now)  # it follows from other fields
+        elif self.version != now and not is_stored(info):
+            msg = (
+                f"{self.version} is of an earlier version of the lab; accepted: {now}, in a study begun anew"
+            )
+            raise field_error(Spec, ("version",), self.version, msg)
+        return self
+
+    @model_validator(mode="after")
     def _fits(self, info: ValidationInfo) -> Self:
         if len(set(self.seeds)) != len(self.seeds):
             msg = f"seeds: {list(self.seeds)} holds a seed twice; accepted: each seed once"
@@ -69,6 +83,16 @@ class Spec(DataRunSpec):
             msg = f"{self.training.augment} changes images, and {self.data} is a graph; accepted: none"
             raise field_error(Spec, ("training", "augment"), self.training.augment, msg)
         return self
+
+
+def current(network: NetworkSpec, treatment: Treatment) -> Literal[1, 2]:
+    """The version of runs of these networks.
+
+    It is 2 where biases were fixed that BatchNorm takes out, and where FiGLU took the place of ReLU and GELU alone.
+    """
+    undone = isinstance(treatment, FixedBiases) and getattr(network, "norm", None) == "batch"
+    own = isinstance(treatment, Gates) and isinstance(network, RegisteredSpec)
+    return 2 if undone or own else 1
 
 
 TABLES: dict[str, pa.Schema] = {}

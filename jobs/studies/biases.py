@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from jobs.headline import Headline, Rows
 from jobs.specs import PlannedRun, in_order
 from jobs.studies import lmc_resnet20, sweep_recipe
-from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow
+from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow, compares
 from jobs.studies.sweep_recipe import Setting
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.resnet import ResNetSpec
@@ -51,7 +51,7 @@ PRESETS: dict[str, Spec] = {
 
 def settings(spec: Spec) -> list[Setting]:
     """What does not depend on k, then one for each k."""
-    comparable = sweep_recipe.compares(spec, PRESETS["paper"])
+    comparable = compares(spec, PRESETS["paper"])
     found = [Setting(None, spec, spec.paper.barriers if comparable else {})]
     for bound in spec.bounds:
         change = {"treatments": ("fixed_biases",), "fixed_biases": FixedBiases(bound=bound)}

@@ -14,7 +14,7 @@ import pyarrow as pa
 from jobs.headline import Headline, Rows
 from jobs.kinds import distance, interpolate
 from jobs.specs import PlannedRun
-from jobs.studies import distances_results, lmc, lmc_gnn, lmc_recipe, lmc_results, sweep_recipe
+from jobs.studies import distances_results, lmc, lmc_gnn, lmc_recipe, lmc_results
 from jobs.studies.lmc_recipe import LMCSpec, PaperRow
 
 
@@ -61,8 +61,8 @@ def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]
         roles: the run that plays each role.
         tables: "path_point", "path_calibrated" and "weight_distance" with a `run` column.
     """
-    paths = lmc_results.paths(tables["path_point"], roles, spec.block)
-    rows = [name for name in ("paper", "gnn") if sweep_recipe.compares(spec, PRESETS[name])]
+    paths = lmc_results.paths(tables["path_point"], roles, spec.block, tables.get("path_calibrated"))
+    rows = [name for name in ("paper", "gnn") if lmc_recipe.compares(spec, PRESETS[name])]
     papers = SOURCES[rows[0]].paper.barriers if rows else {}
     found = distances_results.measured(tables["weight_distance"], roles, spec.block)
     pairs = distances_results.by_pair(found, lmc_results.by_pair(paths))

@@ -114,6 +114,11 @@ MEASURED_BY_PAPER = ("data", "network", "training", "sigma_learning_rate", "w", 
 """Settings that must be the paper's for its numbers to compare; the others change which pairs, or how exactly."""
 
 
+def compares(spec: LMCSpec, paper: LMCSpec) -> bool:
+    """Whether networks are made and trained as the paper's."""
+    return all(getattr(spec, name) == getattr(paper, name) for name in MEASURED_BY_PAPER)
+
+
 def results(
     spec: LMCSpec, roles: Mapping[str, str], tables: Mapping[str, pa.Table], paper: LMCSpec
 ) -> dict[str, pa.Table]:
@@ -126,9 +131,8 @@ def results(
         paper: the paper's settings; its numbers stand beside those that are measured with them.
     """
     paths = lmc_results.paths(tables["path_point"], roles, spec.block, tables.get("path_calibrated"))
-    comparable = all(getattr(spec, name) == getattr(paper, name) for name in MEASURED_BY_PAPER)
     return {
-        "summary": lmc_results.summary(paths, spec.paper.barriers if comparable else {}),
+        "summary": lmc_results.summary(paths, spec.paper.barriers if compares(spec, paper) else {}),
         "pairs": lmc_results.by_pair(paths),
         "curves": lmc_results.curves(paths),
         "paths": lmc_results.as_table(paths),

@@ -11,7 +11,7 @@ import pyarrow as pa
 from jobs.headline import Headline, Rows, endpoints, spread
 from jobs.specs import PlannedRun, refusal
 from jobs.studies import lmc_recipe, lmc_results
-from jobs.studies.lmc_recipe import MEASURED_BY_PAPER, LMCSpec
+from jobs.studies.lmc_recipe import LMCSpec
 
 Barriers = Mapping[str, tuple[float, float]]
 """Midpoint test-loss barriers by treatment, mean and spread (nats)."""
@@ -43,11 +43,6 @@ def ascending(values: tuple[float, ...]) -> tuple[float, ...]:
         msg = f"{list(values)} holds a value twice; accepted: each value once"
         raise refusal(msg)
     return tuple(sorted(values))
-
-
-def compares(spec: LMCSpec, paper: LMCSpec) -> bool:
-    """Whether networks are made and trained as the paper's."""
-    return all(getattr(spec, name) == getattr(paper, name) for name in MEASURED_BY_PAPER)
 
 
 def expand(settings: Sequence[Setting]) -> list[PlannedRun]:

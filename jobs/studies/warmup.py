@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from jobs.headline import Headline, Rows
 from jobs.specs import PlannedRun
 from jobs.studies import lmc_gnn, lmc_resnet20, sweep_recipe
-from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow
+from jobs.studies.lmc_recipe import RECORDS, LMCSpec, PaperRow, compares
 from jobs.studies.sweep_recipe import Barriers, Setting
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.resnet import ResNetSpec
@@ -74,7 +74,7 @@ def settings(spec: Spec) -> list[Setting]:
         rows = [
             barriers.get(epochs, {})
             for name, barriers in PAPER.items()
-            if sweep_recipe.compares(own, _warmed(PRESETS[name], epochs))
+            if compares(own, _warmed(PRESETS[name], epochs))
         ]
         found.append(Setting(epochs, own, rows[0] if rows else {}))
     return found

@@ -185,11 +185,18 @@ class _Logits:
         """The hard permutations nearest to the soft ones, and the sign that each neuron has where it goes."""
         if self._logits is None:
             return {}, {}
-        values = self._logits.values
-        permutations = {g.name: assign(values[g.name], self._pool) for g in self._spec.groups}
-        turned = {g.name: values[SIGN + g.name].cpu() for g in self._spec.groups if g.flip}
-        chosen = {name: t.take_along_dim(permutations[name].unsqueeze(2), 2) for name, t in turned.items()}
-        return permutations, {name: torch.where(t[:, :, 0] < 0, -1, 1) for name, t in chosen.items()}
+        permutations, signs = {}, {}
+        soft = self._mixing(self._logits.values)
+        for group in self._spec.groups:
+            score = self._logits.values[group.name]
+            if group.flip:
+                turned = soft.flipped[group.name]
+                score = soft.kept[group.name] + turned.abs()
+            permutations[group.name] = assign(score, self._pool)
+            if group.flip:
+                chosen = turned.cpu().take_along_dim(permutations[group.name].unsqueeze(2), 2)[:, :, 0]
+                signs[group.name] = torch.where(chosen < 0, -1, 1)
+        return permutations, signs
 
     def state(self) -> dict[str, Tensor]:
         """The logits."""

@@ -16,7 +16,7 @@ def side_by_side(function: Callable[..., Result], turns: Sequence[Sequence[Tenso
     """A function's result for each turn's tensors.
 
     On a GPU every other turn is on a second stream: a network's large kernels leave processors idle at their end, and so
-    do its small ones, where another network's find room.
+    do its small ones, where another network's find room. The maps of two networks are then in memory, not of one.
     """
     if len(turns) == 1 or not turns[0][0].is_cuda:
         return [function(*given) for given in turns]

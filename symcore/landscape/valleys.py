@@ -58,11 +58,11 @@ def direction(
 
 
 def norm_parameters(network: nn.Module) -> set[str]:
-    """Names of the scales and shifts of a network's norms: LayerNorm, GroupNorm and BatchNorm."""
+    """Names of the scales and shifts of a network's norms: LayerNorm, GroupNorm, RMSNorm and BatchNorm."""
     return {
         f"{name}.{own}"
         for name, module in network.named_modules()
-        if isinstance(module, nn.LayerNorm | nn.GroupNorm | BatchNorm)
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | BatchNorm)
         for own, _ in module.named_parameters()
     }
 

@@ -280,9 +280,10 @@ def _attention(axes: AxisClasses, call: Call) -> Axes:
     query, key, value = (call.arguments[name] for name in ("query", "key", "value"))
     axes.tie(query[-1], key[-1])
     axes.tie(key[-2], value[-2])
-    if call.arguments["attn_mask"] is not None or call.arguments["is_causal"]:
-        axes.pin((query[-2], key[-2]))
-    return (*broadcast(axes, [x[:-2] for x in (query, key, value)]), query[-2], value[-1])
+    mask: Axes = call.arguments["attn_mask"] or ()
+    if mask or call.arguments["is_causal"]:
+        axes.pin((query[-2], key[-2], *mask[-2:]))
+    return (*broadcast(axes, [x[:-2] for x in (query, key, value, mask)]), query[-2], value[-1])
 
 
 @rule("aten.addmm")
@@ -320,22 +321,6 @@ def _convolution(axes: AxisClasses, call: Call) -> Axes:
         reason = f"{call.place} has several groups of channels and works on neurons that can be permuted"
         axes.refuse((channel, weight[0], weight[1]), reason)
     return (*leading, weight[0], *axes.pinned(call.shape[len(leading) + 1 :]))
-
-
-@rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
-def _transposed_convolution(axes: AxisClasses, call: Call) -> Axes:
-    """[..., in, *positions] with weight [in, out, *kernel] -> [..., out, *positions]."""
-    x, weight, bias = call.arguments["input"], call.arguments["weight"], call.arguments["bias"]
-    leading, channel, positions = _features(x, len(weight) - 2)
-    axes.pin((*positions, *weight[2:]))
-    axes.tie(channel, weight[0])
-    if call.arguments["groups"] != 1:
-        reason = f"{call.place} has several groups of channels and works on neurons that can be permuted"
-        axes.refuse(weight[:2], reason)
-        return axes.following(weight[:2], call.shape)
-    if bias is not None:
-        axes.tie(weight[1], bias[0])
-    return (*leading, weight[1], *axes.pinned(call.shape[len(leading) + 1 :]))
 
 
 def _features(x: Axes, dimensions: int) -> tuple[Axes, Axis, Axes]:

@@ -49,7 +49,7 @@ class Normalised:
 def normalised(network: nn.Module, example_input: Tensor) -> list[Normalised]:
     """The maps that feed a norm and are modules themselves, in the order in which they run.
 
-    Norms are LayerNorm, GroupNorm and our own BatchNorm, whose statistics always are those of what comes in; torch's
+    Norms are LayerNorm, GroupNorm, RMSNorm and our own BatchNorm, whose statistics always are those of what comes in; torch's
     is none: in evaluation mode it divides by what it has stored.
     """
     made: dict[int, tuple[str, nn.Module, Tensor]] = {}
@@ -57,7 +57,7 @@ def normalised(network: nn.Module, example_input: Tensor) -> list[Normalised]:
 
     def made_by(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm | BatchNorm):
+            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | BatchNorm):
                 source, feeding, _ = made.get(id(inputs[0]), ("", module, output))
                 if source:
                     centred = isinstance(module, nn.LayerNorm) and isinstance(feeding, nn.Linear)
@@ -67,7 +67,7 @@ def normalised(network: nn.Module, example_input: Tensor) -> list[Normalised]:
 
         return hook
 
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.GroupNorm, BatchNorm)
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, BatchNorm)
     hooks = [
         module.register_forward_hook(made_by(name))
         for name, module in network.named_modules()

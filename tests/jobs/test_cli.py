@@ -205,8 +205,12 @@ def test_a_study_from_start_to_purge(say: Say, lab: Lab, tmp_path: Path) -> None
     results = lab.results(study)
     for row in results["summary"]:
         if (row["split"], row["quantity"]) == ("test", "loss"):
-            shown = f"{row['barrier_midpoint']:.3f} ± {row['barrier_midpoint_std']:.3f}"
-            assert any(row["label"] in line and shown in line for line in out.splitlines()), out
+            lines = out.splitlines()
+            place = next(place for place, line in enumerate(lines) if line.startswith(row["label"]))
+            assert lines[place].split()[-5] == f"{row['barrier_midpoint']:.3f}", (
+                out
+            )  # its spread stands below
+            assert lines[place + 1].split()[:2] == ["±", f"{row['barrier_midpoint_std']:.3f}"], out
 
     again = say("run", "lmc", "--preset", "smoke", "--seed", "7", *where)[1]
     assert again.count("reused") == len(lab.study(study)["runs"])

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from jobs import registry
 from jobs.job import Job
@@ -74,8 +73,3 @@ def test_repair_and_temperatures_leave_ends_and_answers(trained: Path, tmp_path:
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 1)
     assert "test/calibrated barrier at midpoint" in set(repaired) - set(plain)
-
-
-def test_a_graph_is_not_repaired() -> None:
-    with pytest.raises(ValidationError, match="cora is a graph; accepted: false"):
-        interpolate.Spec.model_validate(PATH | {"data": "cora", "repair": True})

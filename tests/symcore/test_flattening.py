@@ -18,7 +18,7 @@ from symcore import asymmetry as asym
 from symcore.align import activations, weights
 from symcore.align.cycle import match_many
 from symcore.align.proof import prove
-from symcore.align.soft import moved
+from symcore.align.soft import Soft, moved
 from symcore.asymmetry import Asymmetry
 from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.automorphisms import coloured_graph, find
@@ -115,7 +115,7 @@ def test_blocks_move_whole_and_flip_whole() -> None:
     assert torch.equal(symmetry.permute_axis(weight[0], 1, permutation[0]), expected[0])
     spec = PermutationSpec((Group("g", 3, (("w", 1),)),))
     hard = torch.nn.functional.one_hot(permutation, 3).to(weight)
-    assert torch.equal(moved({"w": weight}, spec, {"g": hard})["w"], expected)
+    assert torch.equal(moved({"w": weight}, spec, Soft({"g": hard}, {}))["w"], expected)
     signs = torch.tensor([1, -1, 1])
     assert torch.equal(
         symmetry.flip_axis(weight[0], 1, signs), weight[0] * torch.tensor([1, 1, -1, -1, 1, 1])
