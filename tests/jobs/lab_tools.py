@@ -80,7 +80,7 @@ class Server:
         """All that it printed."""
         return self.folder.with_name(f"{self.folder.name}.said")
 
-    def client(self, seconds: float = 60.0) -> Client:
+    def client(self, seconds: float = 240.0) -> Client:
         """A connection, once it is ready."""
         lab = LabFolder(self.folder)
         deadline = time.monotonic() + seconds
