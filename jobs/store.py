@@ -316,9 +316,10 @@ def fit_rows(tables: Mapping[str, pa.Schema], run: str, table: str, rows: pa.Rec
         message = f"table: {table!r} is not a record table; there are {', '.join(sorted(tables))}"
         raise BatchRefusedError(message)
     content = pa.Table.from_batches([rows])
-    for column in schema:  # an earlier version did not know of it
-        if column.nullable and column.name not in content.column_names:
-            content = content.append_column(column, pa.nulls(len(content), column.type))
+    if set(content.column_names) <= set(schema.names):
+        for column in schema:  # an earlier version did not know of it
+            if column.nullable and column.name not in content.column_names:
+                content = content.append_column(column, pa.nulls(len(content), column.type))
     try:
         cast = content.select(schema.names).cast(schema)
     except (KeyError, ValueError, TypeError, pa.ArrowException) as error:

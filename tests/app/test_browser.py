@@ -63,7 +63,7 @@ def study(lab: Lab, browser: Browser) -> str:
         page.wait_for_url("**/study?id=*")
         expect(page.get_by_role("heading", name="Runs")).to_be_visible()
         # once it has been drawn whole, what the page before left behind is gone
-        expect(page.locator("[data-test-script-state=notRunning]")).to_be_visible()
+        expect(page.locator("[data-test-script-state=notRunning]")).to_be_visible(timeout=60_000)
         before = page.evaluate(PLACES)
         end = time.monotonic() + PATIENCE
         while not page.get_by_text("8 runs done", exact=True).is_visible():

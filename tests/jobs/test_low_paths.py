@@ -154,7 +154,7 @@ def test_layer_wise_runs_of_the_first_version_are_read_and_not_made() -> None:
     given = {"kind": "layerwise", "version": 1, "data": "digits", "source": "0" * 32, "pairs": [[0, 1]]}
     checksum = layerwise.Spec(data="digits", source="0" * 32, pairs=((0, 1),)).data_checksum
     assert registry.run_spec(given | {"data_checksum": checksum}, stored=True).version == 1
-    with pytest.raises(ValidationError, match="for a layer; accepted: 2") as caught:
+    with pytest.raises(ValidationError, match="of recurrent cells; accepted: 2") as caught:
         registry.run_spec(given)
     assert caught.value.errors()[0]["loc"] == ("version",)
 

@@ -169,13 +169,12 @@ def test_a_study_can_be_looked_at_when_its_network_is_gone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["conv-net", "skip", "lenet"])
 def test_every_treatment_alignment_surfaces_and_the_inspector_work_with_it(
-    network: str, nets: Path, tmp_path: Path
+    nets: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "lab"
     environment = os.environ | {registered.VARIABLE: str(nets), "COLUMNS": "200"}
-    chosen = ["--network.kind", "registered", "--network.name", network, "--lab", str(folder)]
+    chosen = ["--network.kind", "registered", "--network.name", "skip", "--lab", str(folder)]
     short = ["--preset", "smoke", "--training.epochs", "2"]
     lines = (
         ["lmc", *short, "--pairs", "1"],

@@ -233,3 +233,21 @@ def test_the_treatments_are_told_apart_by_the_hash() -> None:
         for t in treatments
     ]
     assert len({spec_hash(s) for s in specs}) == 3
+
+
+def test_what_trains_otherwise_now_is_another_version() -> None:
+    """Fixed biases that BatchNorm took out: stored runs are read under their hash, and new ones are not taken for them."""
+    written = TRAIN.model_dump(mode="json") | {"treatment": {"kind": "fixed_biases"}}
+    del written["version"]
+    assert registry.run_spec(written).version == TRAIN.version == 1
+    written["network"] |= {"norm": "batch"}
+    now, old = registry.run_spec(written), registry.run_spec(written | {"version": 1}, stored=True)
+    assert (now.version, old.version) == (2, 1)
+    assert spec_hash(now) != spec_hash(old)
+    assert registry.run_spec(canonical_json(now)) == now
+    assert registry.run_spec(canonical_json(old), stored=True) == old
+    with pytest.raises(
+        ValidationError, match=r"1 is of an earlier version of the lab; accepted: 2"
+    ) as caught:
+        registry.run_spec(written | {"version": 1})
+    assert caught.value.errors()[0]["loc"] == ("version",)

@@ -18,7 +18,7 @@ from hypothesis import strategies as some
 from jobs import migrations
 from jobs.migrations import DatabaseUnusableError, migrate
 from jobs.records import METRIC
-from jobs.store import BatchRefusedError, Store, StoreFailedError
+from jobs.store import BatchRefusedError, Store, StoreFailedError, fit_rows
 
 TABLES = {"metric": METRIC, "note": pa.schema([("text", pa.string())])}
 
@@ -124,6 +124,14 @@ def test_a_batch_that_does_not_fit_is_refused_by_name(
     with pytest.raises(BatchRefusedError, match=said):
         store.ingest("r1", 0, [batch])
     assert store.acknowledged("r1") == 0
+
+
+def test_a_column_that_an_earlier_version_did_not_know_is_none() -> None:
+    schema = pa.schema([pa.field("text", pa.string(), nullable=False), pa.field("later", pa.int64())])
+    rows = fit_rows({"note": schema}, "r1", "note", pa.record_batch({"text": ["a"]}))
+    assert rows.to_pylist() == [{"run": "r1", "text": "a", "later": None}]
+    with pytest.raises(BatchRefusedError, match="table note"):
+        fit_rows({"note": schema}, "r1", "note", pa.record_batch({"later": [1]}))
 
 
 def test_readers_see_whole_commits_while_the_writer_writes(store: Store) -> None:

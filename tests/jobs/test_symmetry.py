@@ -174,7 +174,7 @@ def test_runs_of_the_first_version_are_read_and_no_longer_begun(found: dict[str,
     read = registry.run_spec(old, stored=True)
     assert read.model_dump(mode="json") == old == json.loads(read.model_dump_json())
     assert spec_hash(read) != spec_hash(first.spec)
-    with pytest.raises(ValidationError, match="should be 2"):
+    with pytest.raises(ValidationError, match="earlier version of the lab; accepted: 2"):
         registry.run_spec(old)
     order = dict.fromkeys(inspect.TABLES["symmetry_order"].names) | {
         name: found["summary"].to_pylist()[0][name]
