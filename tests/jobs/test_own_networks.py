@@ -178,7 +178,7 @@ def test_every_treatment_alignment_surfaces_and_the_inspector_work_with_it(
     short = ["--preset", "smoke", "--training.epochs", "2"]
     lines = (
         ["lmc", *short, "--pairs", "1"],
-        ["landscape", *short, "--cells", "5"],
+        ["landscape", *short, "--cells", "5", "--treatments", "w"],
         ["symmetry", "--preset", "smoke"],
     )
     for words in lines:
