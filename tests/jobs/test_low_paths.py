@@ -159,13 +159,20 @@ def test_layer_wise_runs_of_the_first_version_are_read_and_not_made() -> None:
     assert caught.value.errors()[0]["loc"] == ("version",)
 
 
-def test_aligned_networks_have_curves_and_layers_too(
+def _aligned(
     networks: dict[str, tuple[str, Path]], tmp_path: Path
-) -> None:
+) -> tuple[str, align.Spec, dict[str, Path]]:
+    """The standard networks' run, one that aligns their pairs, and the folders of both."""
     source, folder = networks["standard"]
     matched = align.Spec(source=source, pairs=PAIRS)
     carried_out(matched, tmp_path / "align", {source: folder})
-    inputs = {source: folder, spec_hash(matched): tmp_path / "align"}
+    return source, matched, {source: folder, spec_hash(matched): tmp_path / "align"}
+
+
+def test_aligned_networks_have_curves_and_layers_too(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    source, matched, inputs = _aligned(networks, tmp_path)
     layers = layerwise.Spec(
         data="digits", source=source, alignment=spec_hash(matched), pairs=PAIRS, points=3, orders=("bottom",)
     )
@@ -173,7 +180,7 @@ def test_aligned_networks_have_curves_and_layers_too(
         assert carried_out(spec, tmp_path / spec.kind, inputs).state == "done"
     ends = records(tmp_path / "layerwise", "layer_point").to_pandas()
     ends = ends[(ends["layer"] == 1) & (ends["alpha"] == 1)]["loss"].to_numpy()
-    assert ends == pytest.approx([final(folder)[b] for _, b in PAIRS], rel=1e-4)
+    assert ends == pytest.approx([final(inputs[source])[b] for _, b in PAIRS], rel=1e-4)
 
 
 def test_a_training_run_lies_on_its_plane_as_far_as_it_says(
@@ -296,10 +303,7 @@ def test_ends_of_aligned_paths_curve_as_their_networks(
     networks: dict[str, tuple[str, Path]], tmp_path: Path
 ) -> None:
     """What is permuted has the same eigenvalues; midway it matters that it is."""
-    source, folder = networks["standard"]
-    matched = align.Spec(source=source, pairs=PAIRS)
-    carried_out(matched, tmp_path / "align", {source: folder})
-    inputs = {source: folder, spec_hash(matched): tmp_path / "align"}
+    source, matched, inputs = _aligned(networks, tmp_path)
     base = {"data": "digits", "source": source, "members": (0, 1, 2), "pairs": PAIRS, "images": 200}
     base |= {"eigenvalues": 1, "steps": 25, "probes": 2, "alphas": (0.0, 0.5, 1.0)}
     found = {}
