@@ -42,7 +42,7 @@ class Imported:
     known: int
     """Runs that it had already."""
     left: int = 0
-    """Runs that are neither finished there nor here; what this lab had of them it keeps, and others stand as cancelled."""
+    """Runs that are neither finished there nor here; what this lab had of them it keeps, and others stand as cancelled or failed."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Rows:
     records: dict[str, list[pa.Table]] = field(default_factory=dict)
 
     def add(
-        self, run: Run, spec: RunSpec, state: State, time: datetime, payload: Mapping[str, object]
+        self, run: Run, spec: RunSpec, state: State, payload: Mapping[str, object], time: datetime
     ) -> None:
         """Add a run and its first event."""
         self.runs.append((run, spec))
@@ -91,7 +91,7 @@ class Rows:
 def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
     """Store a folder of the offline worker; runs that are here already, by their spec, are left as they are.
 
-    Of a study that was stopped the finished runs are stored. The others stand as cancelled: they can be resumed here, and
+    Of a study that was stopped the finished runs are stored. The others stand as cancelled, or failed: they can be resumed here, and
     once the worker has finished them a later import brings them, in a study of its own.
 
     Raises:
@@ -114,7 +114,7 @@ def import_out(ledger: Ledger, lab: LabFolder, path: Path) -> Imported:
         else made[head["runs"][-1]["run"]].spec
     )
     unfinished = _unfinished(path, spec, [key for key in keys if key not in made])
-    names, rows = _collect_runs(ledger, list(keys), made, unfinished)
+    names, rows = _collect_runs(ledger, list(keys), made, unfinished, path / "runs")
     new = {run.hash: run for run, _ in rows.runs}
     began = min(found.started for found in made.values())
     plan = [(entry["role"], names[entry["run"]], entry["run"] not in new) for entry in head["runs"]]
@@ -160,6 +160,7 @@ def _collect_runs(
     keys: Sequence[SpecHash],
     made: Mapping[SpecHash, Made],
     unfinished: Mapping[SpecHash, RunSpec],
+    folders: Path,
 ) -> tuple[dict[SpecHash, str], Rows]:
     """Each run's id in this lab, and the rows of those that are new to it.
 
@@ -168,6 +169,7 @@ def _collect_runs(
         keys: The study's runs, each after those it reads.
         made: Those that are finished.
         unfinished: Specs of the others.
+        folders: Where each run's folder is.
 
     Raises:
         ImportRefusedError: The records of a finished run are not whole.
@@ -187,7 +189,7 @@ def _collect_runs(
         if found:
             _collect(ledger, rows, found, run)
         else:
-            rows.add(run, spec, State.CANCELLED, began, {"reason": "not finished when it was imported"})
+            rows.add(run, spec, *_end(folders / key), began)
     return names, rows
 
 
@@ -236,6 +238,14 @@ def _read_run(folder: Path) -> Made | None:
     return Made(folder, spec, outcome, environment)
 
 
+def _end(folder: Path) -> tuple[State, dict[str, object]]:
+    """How a run that is not done stands here: failed as it did there, or else cancelled."""
+    outcome = Outcome.read(folder)
+    if outcome is not None and outcome.state == "failed":
+        return State.FAILED, {"error": outcome.error}
+    return State.CANCELLED, {"reason": "not finished when it was imported"}
+
+
 def _is_whole(run: Made) -> bool:
     """Whether the folder has all artifacts that its records name."""
     batches = (decode(payload) for _, payload in spool.read(run.folder / "records.spool"))
@@ -256,7 +266,7 @@ def _collect(ledger: Ledger, rows: Rows, made: Made, run: Run) -> None:
     for table, batch in map(decode, payloads):
         rows.records.setdefault(table, []).append(fit_rows(ledger.store.tables, run.run, table, batch))
     device = {"device": made.environment.get("device"), "threads": made.environment.get("threads")}
-    rows.add(run, made.spec, State.QUEUED, made.started, {"reason": "carried out without a server, imported"})
+    rows.add(run, made.spec, State.QUEUED, {"reason": "carried out without a server, imported"}, made.started)
     rows.move(run, State.RUNNING, made.started, device)
     rows.move(run, State.DONE, made.ended, {"seconds": made.outcome.seconds, "batches": made.outcome.batches})
     if payloads:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,9 +47,17 @@ def _command(name: str, place: str, group: Group) -> None:
     found = find_spec(module)
     assert found is not None
     assert found.origin is not None
-    body = ast.parse(Path(found.origin).read_text(encoding="utf-8")).body
-    own = next(node for node in body if isinstance(node, ast.FunctionDef) and node.name == function)
-    app.command(place, name=name, group=group, help=ast.get_docstring(own))
+    app.command(place, name=name, group=group, help=_docstring(found.origin, function))
+
+
+def _docstring(file: str, function: str) -> str | None:
+    own = (node for node in _parsed(file).body if isinstance(node, ast.FunctionDef))
+    return ast.get_docstring(next(node for node in own if node.name == function))
+
+
+@cache
+def _parsed(file: str) -> ast.Module:
+    return ast.parse(Path(file).read_text(encoding="utf-8"))
 
 
 _command("up", "jobs.cli.serve:up", SERVE)

@@ -262,6 +262,17 @@ def test_of_a_study_that_was_stopped_what_is_finished_comes_in(
     finish(lab, executor, study)
 
 
+def test_what_failed_without_a_server_says_why_here(lab: Service, out: Path, tmp_path: Path) -> None:
+    copy, last = tmp_path / "copy", planning.plan(STUDY)[-1]
+    shutil.copytree(out, copy)
+    outcome = copy / "runs" / spec_hash(last.spec) / "outcome.json"
+    outcome.write_text(json.dumps(json.loads(outcome.read_text()) | {"state": "failed", "error": "no room"}))
+    done = lab.import_folder(copy)
+    assert (done.runs, done.left) == (3, 1)
+    run = queries.run(lab.store, roles(lab, done.studies[0])[last.role])
+    assert (run["state"], run["error"]) == ("failed", "no room")
+
+
 def _is_free(lab: Service) -> bool:
     taken = lab.ledger.lock.acquire(timeout=5)
     if taken:
