@@ -158,7 +158,7 @@ def test_killed_workers_are_resumed_to_the_same_numbers(
             study = client.submit(SPEC, fresh=True)
             tries: dict[str, int] = {}
             while killed < KILLS and client.study(study)["ended"] is None:
-                time.sleep(dice.uniform(0, 0.4))
+                _await(server.folder, checkpoint=killed % 2 == 0, seconds=dice.uniform(0, 0.4))
                 killed += _kill_one(server.folder, dice, tries)
             assert finished(client, study) == undisturbed, SEED
     logs = [path.read_text() for path in server.folder.glob("runs/*/log.txt")]
@@ -166,10 +166,33 @@ def test_killed_workers_are_resumed_to_the_same_numbers(
     _ends_clean(server)
 
 
+def _await(folder: Path, *, checkpoint: bool, seconds: float) -> None:
+    """Wait for some time, or for a living worker with a checkpoint that its next attempt can go on from.
+
+    A run here lasts a fraction of a second and its worker's start several, so that a moment taken at random seldom
+    falls after a checkpoint.
+    """
+    deadline = time.monotonic() + (4.0 if checkpoint else seconds)
+    while time.monotonic() < deadline and not (checkpoint and _saved(folder)):
+        time.sleep(0.01)
+
+
+def _saved(folder: Path) -> list[psutil.Process]:
+    """Living workers whose run has a checkpoint."""
+    runs = {path.parent.name for path in folder.glob("runs/*/checkpoint*")}
+    return [worker for worker in workers(folder) if _run_of(folder, worker) in runs]
+
+
 def _kill_one(folder: Path, dice: random.Random, tries: dict[str, int]) -> int:
-    """Kill a worker, but none so often that its run may count as hopeless; says how many were killed."""
-    living = [worker for worker in workers(folder) if tries.get(_run_of(folder, worker), 0) < 4]
-    if not living:
+    """Kill a worker, one with a checkpoint if there is one; says how many were killed.
+
+    None is killed so often that its run may count as hopeless.
+    """
+    for choice in (_saved(folder), workers(folder)):
+        living = [worker for worker in choice if tries.get(_run_of(folder, worker), 0) < 4]
+        if living:
+            break
+    else:
         return 0
     victim = dice.choice(living)
     run = _run_of(folder, victim)
