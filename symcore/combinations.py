@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 from torch.func import functionalize, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from symcore.program import Program
+from symcore.program import Program, flat
 
 aten = torch.ops.aten
 Tensors = Sequence[Tensor]
@@ -112,8 +111,8 @@ def _split(
         return function(args[:count], args[count:])
 
     # without in-place operations every node is a value of its own; operations with gradients of their own must go first
-    plain = make_fx(positional)(*weights, *others)
-    module = make_fx(functionalize(plain, remove="mutations"))(*weights, *others)
+    tensors = [*weights, *others]
+    module = flat(functionalize(flat(positional, tensors), remove="mutations"), tensors)
     cut = _last_linear(module.graph, count)
     rest = _since(module, cut, count)
     return _Parts(

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
@@ -43,11 +45,21 @@ class Program:
         def positional(*args: Tensor) -> tuple[Tensor, ...]:
             return self._function(list(args))
 
-        module = make_fx(positional)(*tensors)
+        module = flat(positional, tensors)
         simplify(module.graph)
         leave_products(module.graph, self._as_products)
         module.recompile()
         return module
+
+
+def flat(function: Callable[..., Any], tensors: Tensors) -> fx.GraphModule:
+    """The operations of `function(*tensors)`, one after another.
+
+    Each result is noted as a fake tensor. torch makes a mode for each of them unless there is one for all; a mode reads
+    the whole stack when it is made, which took half the time of tracing.
+    """
+    with tracing(TracingContext(FakeTensorMode())):
+        return make_fx(function)(*tensors)
 
 
 def simplify(graph: fx.Graph) -> None:
