@@ -20,7 +20,6 @@ from symcore.controls import hidden_biases
 from symcore.data.sources import SOURCES
 from symcore.figlu import activations
 from symcore.metrics import rows_at_once
-from symcore.networks.batchnorm import batch_norms
 from symcore.networks.gnn import GNN
 from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
@@ -93,24 +92,12 @@ def check_treatment(
             case Masks():
                 asymmetry.layers(weight_matrices(network, data), treatment)
             case FixedBiases():
-                _check_biases(network, blueprint(network, data))
+                hidden_biases(blueprint(network, data))
             case _:
                 return
     except ValueError as error:
         name = str(error).partition(":")[0]
         raise field_error(model, (*at, name), getattr(treatment, name, None), str(error)) from error
-
-
-def _check_biases(network: NetworkSpec, module: nn.Module) -> None:
-    """Makes sure that it is known which biases act.
-
-    Raises:
-        ValueError: if there are none, or BatchNorm in a person's own network may take them out.
-    """
-    if isinstance(network, RegisteredSpec) and batch_norms(module):
-        msg = "bound: which biases BatchNorm takes out is known of the lab's networks alone; accepted: networks without it"
-        raise ValueError(msg)
-    hidden_biases(module)
 
 
 @lru_cache(maxsize=64)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from symcore.networks.gnn import NODE_MAP
+from symcore.networks.layout import layout
 from symcore.networks.recurrent import HIDDEN_MAP
 from symcore.networks.resnet import SHORTCUT_MAP
 from symcore.randomness import stream
@@ -128,11 +129,11 @@ def _choices(shape: Sequence[int], form: Form) -> int:
 
 
 def weight_matrices(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of all weights of linear layers and convolutions in order, [row, in, ...].
+    """Shapes of all weights of linear layers and convolutions in the order in which data meets them, [row, in, ...].
 
     Biases and norm parameters are never fixed (section 3.1).
     """
-    return {name: tuple(p.shape) for name, p in network.named_parameters() if p.ndim >= 2}
+    return {name: tuple(network.get_parameter(name).shape) for name in layout(network).maps}
 
 
 def _per_layer(field: str, given: tuple[T, ...] | None, default: list[T], names: list[str]) -> list[T]:

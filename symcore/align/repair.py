@@ -26,6 +26,7 @@ from symcore.asymmetry import Parameters
 from symcore.landscape.paths import interpolate
 from symcore.metrics import Array, rows_at_once
 from symcore.networks.gnn import neighbours
+from symcore.networks.layout import layout
 from symcore.networks.shapes import layers, output_shapes
 from symcore.population import call_one
 from symcore.propagation import Graph
@@ -47,13 +48,22 @@ def hidden_maps(network: nn.Module, example: Tensor) -> list[str]:
 
     Raises:
         DerivationError: if the neurons cannot be read off the network's graph.
+        ValueError: if a hidden map of a person's own network is no module whose output could be corrected.
     """
     incident = neurons(network, example).parameters
-    return [
-        name
+    weights = {id(parameter): name for name, parameter in network.named_parameters()}
+    held = {
+        name: weights[id(module.weight)]  # another module's, where weights are tied
         for name, module in network.named_modules()
-        if isinstance(module, MAPS) and any(axis == 0 for axis, _ in incident.get(f"{name}.weight", ()))
-    ]
+        if isinstance(module, MAPS) and id(module.weight) in weights
+    }
+    if functions := set(layout(network).maps[:-1]) & incident.keys() - set(held.values()):
+        msg = (
+            f"repair: {', '.join(sorted(functions))} are weights of hidden maps that forward calls as functions; accepted: "
+            f"networks whose hidden maps are modules ({', '.join(kind.__name__ for kind in MAPS)})"
+        )
+        raise ValueError(msg)
+    return [name for name, weight in held.items() if any(axis == 0 for axis, _ in incident.get(weight, ()))]
 
 
 def repairable(network: nn.Module, example: Tensor) -> nn.Module:

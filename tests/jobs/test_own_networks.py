@@ -105,6 +105,12 @@ def test_runs_hold_the_codes_checksum_and_studies_do_not(nets: Path, monkeypatch
     assert registry.run_spec(old, stored=True) == first["w/train/0"]
 
 
+def test_what_was_fixed_in_the_order_of_registration_is_another_version(nets: Path) -> None:
+    del nets
+    runs = {run.role: run.spec for run in lmc.expand(registry.study_spec(STUDY))}
+    assert [runs[f"{name}/train/0"].version for name in ("standard", "sigma", "w")] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("network", "at", "words"),
     [
