@@ -13,7 +13,7 @@ from functools import cached_property
 from torch import fx, nn
 
 from symcore.networks.batchnorm import BatchNorm
-from symcore.symmetry.axes import Axis
+from symcore.symmetry.partition import Axis
 from symcore.symmetry.permutations import Traced, operation
 from symcore.symmetry.signs import STRUCTURAL
 

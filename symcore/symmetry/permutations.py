@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from symcore.symmetry import signs
-from symcore.symmetry.axes import RULES, Axes, AxisClasses, Call, DerivationError, elementwise
+from symcore.symmetry.axes import RULES, Call, DerivationError, elementwise
+from symcore.symmetry.partition import Axes, AxisClasses
 
 Tensors = Mapping[str, Tensor]
 
