@@ -13,6 +13,7 @@ from functools import cached_property
 from torch import fx, nn
 
 from symcore.networks.batchnorm import BatchNorm
+from symcore.networks.recurrent import HIDDEN_MAP
 from symcore.symmetry.partition import Axis
 from symcore.symmetry.permutations import Traced, operation
 from symcore.symmetry.signs import STRUCTURAL
@@ -37,6 +38,8 @@ class Layout:
     """All of them."""
     maps: tuple[str, ...]
     """Weights of linear maps and convolutions; the last is the readout's. Norms, slopes and learned positions are none."""
+    recurrent: tuple[str, ...]
+    """Those of the maps that are called again on what they put out, as a map from a hidden state is."""
     biases: tuple[str, ...]
     """Of each map but the readout the bias, or that of the norm behind it where it has none, or BatchNorm takes it out."""
 
@@ -59,7 +62,8 @@ def layout(network: nn.Module) -> Layout:
 def _registered(network: nn.Module) -> Layout:
     parameters = dict(network.named_parameters())
     maps = tuple(name for name, p in parameters.items() if p.ndim >= 2)
-    return Layout(tuple(parameters), maps, tuple(_registered_biases(network, maps)))
+    recurrent = tuple(name for name in maps if name.endswith(HIDDEN_MAP))
+    return Layout(tuple(parameters), maps, recurrent, tuple(_registered_biases(network, maps)))
 
 
 def _registered_biases(network: nn.Module, maps: Iterable[str]) -> list[str]:
@@ -143,8 +147,20 @@ class _Reading:
                 met += [p for source in node.all_input_nodes for p in self.held.get(source, ())]
         hidden = [node for node in calls if maps[-1] not in self.weights(node)]
         biases = [bias for node in hidden if (bias := self._acting(node))]
-        parameters = [*met, *self.traced.parameters]
-        return Layout(*(tuple(dict.fromkeys(names)) for names in (parameters, maps, biases)))
+        parameters, again = [*met, *self.traced.parameters], self._called_again()
+        recurrent = [name for name in maps if name in again]
+        return Layout(*(tuple(dict.fromkeys(names)) for names in (parameters, maps, recurrent, biases)))
+
+    def _called_again(self) -> set[str]:
+        """Weights that map what depends on what they have mapped before."""
+        behind: dict[fx.Node, set[str]] = {}
+        found: set[str] = set()
+        for node in self.traced.nodes:
+            before = set[str]().union(*(behind.get(source, ()) for source in node.all_input_nodes))
+            own = self.weights(node)
+            found |= before & set(own)
+            behind[node] = before | set(own)
+        return found
 
     def _acting(self, node: fx.Node) -> str | None:
         """The bias of a map, or of the norm behind it."""

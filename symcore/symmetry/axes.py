@@ -134,6 +134,31 @@ def _attention(axes: AxisClasses, call: Call) -> Axes:
     return (*broadcast(axes, [x[:-2] for x in (query, key, value, mask)]), query[-2], value[-1])
 
 
+@rule("aten.einsum")
+def _einsum(axes: AxisClasses, call: Call) -> Axes:
+    """Axes of one letter are one axis; with an ellipsis none of them may have neurons."""
+    equation = call.arguments["equation"].replace(" ", "")
+    if "." in equation:
+        sources = tuple(axis for tensor in call.tensors for axis in tensor)
+        return _ordered(axes, sources, call.shape, call, "with an ellipsis joins")
+    operands, _, result = equation.partition("->")
+    letters = operands.replace(",", "")
+    named: dict[str, list[Axes]] = {}
+    for letter, axis in zip(letters, (axis for x in call.tensors for axis in x), strict=True):
+        named.setdefault(letter, []).append((axis,))
+    met = {letter: broadcast(axes, found)[0] for letter, found in named.items()}
+    once = sorted(letter for letter in met if letters.count(letter) == 1)
+    return tuple(met[letter] for letter in (result if "->" in equation else once))
+
+
+@rule("aten.embedding")
+def _embedding(axes: AxisClasses, call: Call) -> Axes:
+    """A row [feature] of weight [row, feature] for each index; the rows are known by their places."""
+    row, feature = call.arguments["weight"]
+    axes.pin([row])
+    return (*call.arguments["indices"], feature)
+
+
 @rule("aten.addmm")
 def _addmm(axes: AxisClasses, call: Call) -> Axes:
     first, second = call.arguments["mat1"], call.arguments["mat2"]
@@ -297,6 +322,12 @@ def _reduce(axes: AxisClasses, call: Call) -> Axes:
 @rule("aten.t", "aten.numpy_T")
 def _reverse(_axes: AxisClasses, call: Call) -> Axes:
     return call.tensors[0][::-1]
+
+
+@rule("aten.mT")
+def _matrix_transpose(_axes: AxisClasses, call: Call) -> Axes:
+    (*leading, row, column) = call.tensors[0]
+    return (*leading, column, row)
 
 
 @rule("aten.permute")

@@ -191,3 +191,27 @@ def test_maps_with_one_weight_are_one_layer_with_a_bias_each_and_both_are_repair
     assert layout(network).biases == ("into.bias", "first.bias", "second.bias")
     assert [group.size for group in permutations.derive(network, torch.zeros(2, *SHAPE)).groups] == [6]
     assert hidden_maps(network, torch.zeros(2, *SHAPE)) == ["first", "second", "into"]
+
+
+class Steps(nn.Module):
+    """Reads rows with a cell of its own, in which the map that is named as the lab's from a hidden state is that from the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.ModuleDict({"hidden": nn.Linear(8, 6)})
+        self.state, self.readout = nn.Linear(6, 6), nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, [batch, class]."""
+        h = torch.zeros(len(x), 6)
+        for row in x[:, :3].unbind(1):
+            h = torch.tanh(self.rows["hidden"](row) + self.state(h))
+        logits: Tensor = self.readout(h)
+        return logits
+
+
+def test_a_map_is_recurrent_for_what_it_does_and_not_for_its_name() -> None:
+    network = own("steps", Steps)
+    assert layout(network.build(SHAPE, 10)).recurrent == ("state.weight",)
+    drawn = fixed(network, WAsymmetric())
+    assert [int((~d[0]).sum()) for d in drawn.trainable.values()] == [4, 3, 3]
