@@ -16,12 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.specs import refusal
 from symcore import asymmetry
+from symcore.align.repair import check_maps
 from symcore.controls import hidden_biases
 from symcore.data.sources import SOURCES
 from symcore.figlu import activations
 from symcore.metrics import rows_at_once
-from symcore.networks.batchnorm import batch_norms
 from symcore.networks.gnn import GNN
+from symcore.networks.layout import layout
 from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
 from symcore.networks.shapes import layers, output_shapes
@@ -47,6 +48,16 @@ def blueprint(network: NetworkSpec, data: str) -> nn.Module:
 def weight_matrices(network: NetworkSpec, data: str) -> dict[str, tuple[int, ...]]:
     """Shapes of a network's weight matrices and convolutions by name, in order."""
     return asymmetry.weight_matrices(blueprint(network, data))
+
+
+def masked_layers(network: NetworkSpec, data: str, treatment: Masks) -> list[asymmetry.MaskedLayer]:
+    """What a treatment fixes of each of them.
+
+    Raises:
+        ValueError: if its settings do not fit the network.
+    """
+    recurrent = layout(blueprint(network, data)).recurrent
+    return asymmetry.layers(weight_matrices(network, data), treatment, recurrent)
 
 
 def check_network(model: type[Settings], network: NetworkSpec, data: str) -> None:
@@ -91,9 +102,9 @@ def check_treatment(
     try:
         match treatment:
             case Masks():
-                asymmetry.layers(weight_matrices(network, data), treatment)
+                masked_layers(network, data, treatment)
             case FixedBiases():
-                _check_biases(network, blueprint(network, data))
+                hidden_biases(blueprint(network, data))
             case _:
                 return
     except ValueError as error:
@@ -101,16 +112,18 @@ def check_treatment(
         raise field_error(model, (*at, name), getattr(treatment, name, None), str(error)) from error
 
 
-def _check_biases(network: NetworkSpec, module: nn.Module) -> None:
-    """Makes sure that it is known which biases act.
+def check_repair(model: type[Settings], at: tuple[str, ...], network: NetworkSpec, data: str) -> None:
+    """Makes sure that REPAIR can correct what the network's hidden maps put out.
 
     Raises:
-        ValueError: if there are none, or BatchNorm in a person's own network may take them out.
+        ValidationError: pointing at the field `at` that asks for it, with what is accepted.
     """
-    if isinstance(network, RegisteredSpec) and batch_norms(module):
-        msg = "bound: which biases BatchNorm takes out is known of the lab's networks alone; accepted: networks without it"
-        raise ValueError(msg)
-    hidden_biases(module)
+    if isinstance(network, RegisteredSpec):
+        network = network.pinned()
+    try:
+        check_maps(blueprint(network, data))
+    except ValueError as error:
+        raise field_error(model, at, network.kind, str(error)) from error
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ convolution. Networks stay ordinary modules in standard form.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from symcore.networks.gnn import NODE_MAP
-from symcore.networks.recurrent import HIDDEN_MAP
+from symcore.networks.layout import layout
 from symcore.networks.resnet import SHORTCUT_MAP
 from symcore.randomness import stream
 from symcore.treatments import Form, Masks
@@ -128,11 +128,11 @@ def _choices(shape: Sequence[int], form: Form) -> int:
 
 
 def weight_matrices(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of all weights of linear layers and convolutions in order, [row, in, ...].
+    """Shapes of all weights of linear layers and convolutions in the order in which data meets them, [row, in, ...].
 
     Biases and norm parameters are never fixed (section 3.1).
     """
-    return {name: tuple(p.shape) for name, p in network.named_parameters() if p.ndim >= 2}
+    return {name: tuple(network.get_parameter(name).shape) for name in layout(network).maps}
 
 
 def _per_layer(field: str, given: tuple[T, ...] | None, default: list[T], names: list[str]) -> list[T]:
@@ -144,17 +144,24 @@ def _per_layer(field: str, given: tuple[T, ...] | None, default: list[T], names:
     return list(given)
 
 
-def layers(matrices: Mapping[str, tuple[int, ...]], treatment: Masks) -> list[MaskedLayer]:
+def layers(
+    matrices: Mapping[str, tuple[int, ...]], treatment: Masks, recurrent: Collection[str] = ()
+) -> list[MaskedLayer]:
     """Settles `n_fix` and `kappa` for each weight matrix and checks that the masks can be built.
 
     Zeros tell no rows apart but by where they are, so that with kappa 0 some defaults for `n_fix` will not do: see
     `_telling`.
 
+    Args:
+        matrices: shapes as `weight_matrices` gives them.
+        treatment: what is to be fixed.
+        recurrent: names of those that map a hidden state.
+
     Raises:
         ValueError: naming the field, its value and what is accepted.
     """
     names, form = list(matrices), treatment.form
-    numbers, deviations = _defaults(matrices, form)
+    numbers, deviations = _defaults(matrices, form, recurrent)
     n_fix = _per_layer("n_fix", treatment.n_fix, numbers, names)
     kappa = _per_layer("kappa", treatment.kappa, deviations, names)
     spare = [name == names[-1] or name.endswith(SHORTCUT_MAP) for name in names]
@@ -163,19 +170,20 @@ def layers(matrices: Mapping[str, tuple[int, ...]], treatment: Masks) -> list[Ma
         for name, n, k, s in zip(names, n_fix, kappa, spare, strict=True)
     ]
     if treatment.n_fix is None:
-        entries, _ = _defaults(matrices, "entry")
+        entries, _ = _defaults(matrices, "entry", recurrent)
         settled = [_telling(layer, n) for layer, n in zip(settled, entries, strict=True)]
     for layer in settled:
         _check(layer)
     return settled
 
 
-def _defaults(matrices: Mapping[str, tuple[int, ...]], form: Form) -> tuple[list[int], list[float]]:
+def _defaults(
+    matrices: Mapping[str, tuple[int, ...]], form: Form, recurrent: Collection[str]
+) -> tuple[list[int], list[float]]:
     """`n_fix` and `kappa` for each weight where none are given."""
     names, shapes = list(matrices), list(matrices.values())
-    recurrent = [name.endswith(HIDDEN_MAP) for name in names]
-    if any(recurrent):
-        return _recurrent(shapes, recurrent)
+    if recurrent:
+        return _recurrent(shapes, [name in recurrent for name in names])
     if any(name.endswith(NODE_MAP) for name in names):
         return [min(6, fan_in(shape)) for shape in shapes], [0.5] * len(shapes)
     return _as_in_paper(shapes, form)
@@ -305,7 +313,8 @@ def draw(network: nn.Module, treatment: Masks, seed: int) -> Asymmetry:
         ValueError: if `n_fix` or `kappa` does not fit the network.
     """
     trainable, fixed = {}, {}
-    for index, layer in enumerate(layers(weight_matrices(network), treatment)):
+    settled = layers(weight_matrices(network), treatment, layout(network).recurrent)
+    for index, layer in enumerate(settled):
         trainable[layer.name] = mask(layer, stream(seed, "mask", index))
         constants = stream(seed, "fixed", index).standard_normal(layer.shape) * layer.kappa
         fixed[layer.name] = torch.from_numpy(constants).float() * ~trainable[layer.name]

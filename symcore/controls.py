@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from symcore.asymmetry import Asymmetry, fan_in, weight_matrices
-from symcore.networks.batchnorm import BatchNorm
+from symcore.asymmetry import Asymmetry, fan_in
+from symcore.networks.layout import layout
 from symcore.randomness import stream
 from symcore.treatments import FixedBiases, Syre
 
@@ -46,21 +46,7 @@ def hidden_biases(network: nn.Module) -> dict[str, nn.Parameter]:
     Raises:
         ValueError: if there is none.
     """
-    *hidden, readout = [name.rpartition(".")[0] for name in weight_matrices(network)]
-    found: dict[str, nn.Parameter] = {}
-    missing, last = False, ""
-    for name, module in network.named_modules():
-        undone = bool(last) and isinstance(module, BatchNorm)
-        if name == readout or not (name in hidden or missing or undone):
-            missing, last = False, ""
-            continue
-        if undone:
-            found.pop(last)
-        bias = getattr(module, "bias", None)
-        missing, last = bias is None, ""
-        if isinstance(bias, nn.Parameter):
-            found[f"{name}.bias"] = bias
-            last = f"{name}.bias" if name in hidden else ""
+    found = {name: network.get_parameter(name) for name in layout(network).biases}
     if not found:
         msg = (
             f"bound: {type(network).__name__} has no hidden biases; accepted: a network with biases or norms"

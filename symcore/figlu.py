@@ -11,7 +11,7 @@ from symcore.networks.recurrent import Candidate, Cell
 from symcore.networks.shapes import output_shapes
 from symcore.randomness import stream
 from symcore.symmetry.automorphisms import Opened
-from symcore.symmetry.permutations import derive, trace
+from symcore.symmetry.permutations import derive, operation, trace
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.PReLU, nn.ReLU6, nn.Hardtanh,
@@ -119,13 +119,13 @@ def _hidden_functions(network: nn.Module, example: Tensor) -> list[str]:
     traced = trace(opened, example)
     found = []
     for node, its_axes in traced.nodes.items():
-        operation = str(getattr(node.target, "overloadpacket", node.target)).rstrip("_")
+        name = operation(node).rstrip("_")
         inside = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
         if (
-            operation in FUNCTIONS
+            name in FUNCTIONS
             and not all(map(traced.axes.is_pinned, its_axes))
             and not any(isinstance(opened.get_submodule(path), FiGLU | Cell) for path in inside)
         ):
             owner = inside[-1].removeprefix("network").removeprefix(".") if inside else ""
-            found.append(f"{operation} in {owner or 'the network itself'}")
+            found.append(f"{name} in {owner or 'the network itself'}")
     return list(dict.fromkeys(found))

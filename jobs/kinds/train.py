@@ -24,7 +24,7 @@ from symcore.population import Design, Population, build, save
 from symcore.precision import Precision, arithmetic
 from symcore.settings import is_stored
 from symcore.training import Trainer, TrainingSpec
-from symcore.treatments import FixedBiases, Gates, Standard, Treatment
+from symcore.treatments import FixedBiases, Gates, Masks, Standard, Treatment
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -33,8 +33,8 @@ class Spec(DataRunSpec):
     """Networks of one form, trained side by side from their own seeds."""
 
     kind: Literal["train"] = "train"
-    version: Literal[1, 2] = 1
-    """Filled in when it is left out: 2 where version 1, which is only read where it is stored, did something else; see `current`."""
+    version: Literal[1, 2, 3] = 1
+    """Filled in when it is left out: that of the lab now; those before, which did something else, are only read where they are stored; see `current`."""
     network: NetworkSpec
     """Form of every network."""
     treatment: Treatment
@@ -85,11 +85,14 @@ class Spec(DataRunSpec):
         return self
 
 
-def current(network: NetworkSpec, treatment: Treatment) -> Literal[1, 2]:
+def current(network: NetworkSpec, treatment: Treatment) -> Literal[1, 2, 3]:
     """The version of runs of these networks.
 
-    It is 2 where biases were fixed that BatchNorm takes out, and where FiGLU took the place of ReLU and GELU alone.
+    It is 2 where biases were fixed that BatchNorm takes out, and where FiGLU took the place of ReLU and GELU alone; 3 where
+    the layers of a person's own network were taken in the order in which they are registered.
     """
+    if isinstance(treatment, Masks | FixedBiases) and isinstance(network, RegisteredSpec):
+        return 3
     undone = isinstance(treatment, FixedBiases) and getattr(network, "norm", None) == "batch"
     own = isinstance(treatment, Gates) and isinstance(network, RegisteredSpec)
     return 2 if undone or own else 1

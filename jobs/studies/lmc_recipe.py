@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, ValidationInfo, model_validator
 
+from jobs.designs import check_repair
 from jobs.headline import Headline, Rows
 from jobs.kinds import interpolate, train
 from jobs.specs import PlannedRun, RunSpec, in_order, spec_hash
@@ -21,6 +22,7 @@ from jobs.studies.aligned import ALL as METHODS_TOO
 from jobs.studies.aligned import PAPERS, AlignedSpec, TreatmentName
 from symcore.align.methods import Method
 from symcore.align.weights import WeightMatching
+from symcore.settings import is_stored
 
 LMCTreatment = Literal[TreatmentName, "rebasin_repair"]
 ALL: tuple[LMCTreatment, ...] = (*METHODS_TOO[:2], "rebasin_repair", *METHODS_TOO[2:])
@@ -54,6 +56,12 @@ class LMCSpec(AlignedSpec):
     """Pairs trained together as one run; raising `pairs` later reuses the full blocks."""
     temperature: bool = False
     """Also measure the loss at each point's best softmax temperature, fitted on val images; where there are none, on the half of the test images that is not measured with it."""
+
+    @model_validator(mode="after")
+    def _can_be_repaired(self, info: ValidationInfo) -> Self:
+        if "rebasin_repair" in self.treatments and not is_stored(info):
+            check_repair(type(self), ("treatments",), self.network, self.data)
+        return self
 
     def methods(self) -> dict[TreatmentName, Method]:
         """The methods that are used; what is repaired is aligned first."""

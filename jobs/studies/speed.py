@@ -12,14 +12,13 @@ from typing import Annotated, ClassVar, Literal, Self
 import pyarrow as pa
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from jobs.designs import check_treatment, field_error, weight_matrices
+from jobs.designs import check_treatment, field_error, masked_layers
 from jobs.headline import Headline, Rows
 from jobs.kinds import train
 from jobs.specs import DataName, PlannedRun, StudySpec, refusal
 from jobs.studies import speed_results
 from jobs.studies.compared import SEEDS_APART
 from jobs.studies.speed_results import Cell
-from symcore import asymmetry
 from symcore.data.sources import SOURCES
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.registry import NetworkSpec
@@ -94,7 +93,7 @@ def _check(spec: Spec, cell: Cell) -> None:
 
 def cells(spec: Spec) -> Iterator[Cell]:
     """The grid's cells, row by row of kappa."""
-    layers = asymmetry.layers(weight_matrices(spec.network, spec.data), spec.w)
+    layers = masked_layers(spec.network, spec.data, spec.w)
     for kappa_factor in spec.kappa_factors:
         for n_fix_factor in spec.n_fix_factors:
             treatment = WAsymmetric(

@@ -26,6 +26,7 @@ from symcore.asymmetry import Parameters
 from symcore.landscape.paths import interpolate
 from symcore.metrics import Array, rows_at_once
 from symcore.networks.gnn import neighbours
+from symcore.networks.layout import layout
 from symcore.networks.shapes import layers, output_shapes
 from symcore.population import call_one
 from symcore.propagation import Graph
@@ -42,18 +43,42 @@ Treat = Callable[[str, nn.Module, int, Tensor], Tensor]
 Tensors = Mapping[str, Tensor]
 
 
+def check_maps(network: nn.Module) -> None:
+    """Makes sure that the output of every hidden map can be corrected.
+
+    Raises:
+        ValueError: if a person's own network calls one as a function, with a weight of its own.
+    """
+    held = _weights_of_maps(network).values()
+    if functions := [name for name in layout(network).maps[:-1] if name not in held]:
+        msg = (
+            f"repair: {', '.join(functions)} are weights of hidden maps that forward calls as functions; accepted: networks "
+            f"whose hidden maps are modules ({', '.join(kind.__name__ for kind in MAPS)})"
+        )
+        raise ValueError(msg)
+
+
+def _weights_of_maps(network: nn.Module) -> dict[str, str]:
+    """The parameter that is the weight of each map; of those with one weight it has the first one's name."""
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    return {
+        name: names[id(module.weight)]
+        for name, module in network.named_modules()
+        if isinstance(module, MAPS) and id(module.weight) in names
+    }
+
+
 def hidden_maps(network: nn.Module, example: Tensor) -> list[str]:
     """Names of the linear maps and convolutions whose outputs feed hidden neurons: all but those of the logits.
 
     Raises:
         DerivationError: if the neurons cannot be read off the network's graph.
+        ValueError: if one of them is no module; see `check_maps`.
     """
+    check_maps(network)
     incident = neurons(network, example).parameters
-    return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, MAPS) and any(axis == 0 for axis, _ in incident.get(f"{name}.weight", ()))
-    ]
+    weights = _weights_of_maps(network)
+    return [name for name, w in weights.items() if any(axis == 0 for axis, _ in incident.get(w, ()))]
 
 
 def repairable(network: nn.Module, example: Tensor) -> nn.Module:

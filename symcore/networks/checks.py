@@ -17,6 +17,7 @@ from torch.func import functional_call, grad, vmap
 from symcore.align.proof import prove
 from symcore.networks.adopted import adopt
 from symcore.networks.batchnorm import EPSILON, batch_norms, observed
+from symcore.networks.layout import Layout, read
 from symcore.randomness import stream
 from symcore.symmetry import permutations
 
@@ -30,8 +31,8 @@ class NetworkError(ValueError):
     """A network of a person's own is not there, or is not what the lab can work with."""
 
 
-def check(name: str, build: Callable[[], nn.Module], input_shape: tuple[int, ...], classes: int) -> None:
-    """Builds a network and makes sure that everything in the lab holds for it.
+def check(name: str, build: Callable[[], nn.Module], input_shape: tuple[int, ...], classes: int) -> Layout:
+    """Builds a network, makes sure that everything in the lab holds for it, and reads off its graph what stands where.
 
     Args:
         name: of the network, for messages.
@@ -53,9 +54,10 @@ def check(name: str, build: Callable[[], nn.Module], input_shape: tuple[int, ...
     _check_outputs(name, network, x, classes)
     with _telling(name, "it cannot be built without values, on torch's device 'meta'"), torch.device("meta"):
         adopt(build())(x.to("meta"))
-    _check_permutations(name, network, x)
+    found = _check_permutations(name, network, x)
     with _telling(name, "torch.func cannot vectorise and differentiate it"):
         _gradient(network, x)
+    return found
 
 
 @contextmanager
@@ -124,18 +126,20 @@ def _close(found: Tensor, outputs: Tensor, scale: float) -> bool:
     return bool((found - outputs).abs().max() <= TOLERANCE * scale)
 
 
-def _check_permutations(name: str, network: nn.Module, x: Tensor) -> None:
-    """Derives the permutations of its neurons, and proves that a random one leaves the function as it is."""
+def _check_permutations(name: str, network: nn.Module, x: Tensor) -> Layout:
+    """Derives the permutations of its neurons, and proves that a random one leaves the function as it is; its layout."""
     with _telling(
         name,
         "the permutations of its neurons cannot be read off its graph (docs/own-networks.md lists what works)",
     ):
-        spec = permutations.derive(network, x)
+        traced = permutations.trace(network, x)
+        spec = permutations.groups(traced)
     draw = stream(0, "network.check")
     weights = {key: p.detach().unsqueeze(0) for key, p in network.named_parameters()}
     moved, signs = permutations.random(spec, draw, 1), permutations.random_signs(spec, draw, 1)
     with _telling(name, "its permutations do not leave its function as it is"):
         prove(network, x, weights, spec, moved, signs)
+    return read(traced)
 
 
 def _gradient(network: nn.Module, x: Tensor) -> None:

@@ -28,6 +28,7 @@ from torch import nn
 
 from symcore.networks.adopted import adopt
 from symcore.networks.checks import NetworkError, check
+from symcore.networks.layout import Layout, record
 from symcore.settings import Settings, is_stored
 
 VARIABLE = "SYMLAB_NETWORKS"
@@ -216,7 +217,8 @@ class RegisteredSpec(Settings):
     def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
         """A freshly initialised network for inputs of `input_shape`, [batch, *input_shape] -> [batch, class].
 
-        Dropout does nothing in it, and BatchNorm is the lab's own (`symcore.networks.adopted`).
+        Dropout does nothing in it, BatchNorm is the lab's own (`symcore.networks.adopted`), and the order of its layers is
+        that of its graph (`symcore.networks.layout`).
 
         Raises:
             NetworkError: if it is not registered, is built by other code than the spec's, or is not what the lab can
@@ -225,8 +227,8 @@ class RegisteredSpec(Settings):
         found = named(self.name)
         if self.code:
             _check_code(self.name, self.code)
-        _check_once(self.pinned(), input_shape, classes)
-        return adopt(found.build(input_shape, classes, **self.settings))
+        order = _checked(self.pinned(), input_shape, classes)
+        return record(adopt(found.build(input_shape, classes, **self.settings)), order)
 
 
 def _check_code(name: str, code: str) -> None:
@@ -240,8 +242,8 @@ def _check_code(name: str, code: str) -> None:
 
 
 @lru_cache(maxsize=256)
-def _check_once(spec: RegisteredSpec, input_shape: tuple[int, ...], classes: int) -> None:
+def _checked(spec: RegisteredSpec, input_shape: tuple[int, ...], classes: int) -> Layout:
     """Checks one form of a network, once in a process; it leaves torch's generator as it was."""
     build = named(spec.name).build
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        check(spec.name, lambda: build(input_shape, classes, **spec.settings), input_shape, classes)
+        return check(spec.name, lambda: build(input_shape, classes, **spec.settings), input_shape, classes)

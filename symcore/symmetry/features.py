@@ -89,21 +89,10 @@ def features(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> 
 def _last(traced: Traced, parameter: str, axis: int) -> tuple[fx.Node, int]:
     """The last node computed from an input on which a group of neurons lies, and on which of its axes."""
     wanted = traced.axes.name(traced.axes.neurons(traced.parameters[parameter][axis]))
-    from_input = _from_inputs(traced)
     found = [
         (node, place)
         for node, its_axes in traced.nodes.items()
         for place, one in enumerate(its_axes)
-        if node in from_input and traced.axes.name(one) == wanted
+        if node in traced.from_inputs and traced.axes.name(one) == wanted
     ]
     return found[-1]
-
-
-def _from_inputs(traced: Traced) -> set[fx.Node]:
-    """Nodes whose value depends on the network's inputs."""
-    inputs = set(traced.program.graph_signature.user_inputs)
-    found: set[fx.Node] = set()
-    for node in traced.nodes:
-        if node.name in inputs or any(source in found for source in node.all_input_nodes):
-            found.add(node)
-    return found

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from symcore.symmetry import signs
-from symcore.symmetry.axes import RULES, Axes, AxisClasses, Call, DerivationError, elementwise
+from symcore.symmetry.axes import RULES, Call, DerivationError, elementwise
+from symcore.symmetry.partition import Axes, AxisClasses
 
 Tensors = Mapping[str, Tensor]
 
@@ -84,6 +85,16 @@ class Traced:
     """Of every parameter that the graph uses, in the network's order."""
     names: dict[fx.Node, str]
     """A name for every node; the placeholders of a parameter have the parameter's."""
+
+    @cached_property
+    def from_inputs(self) -> set[fx.Node]:
+        """Nodes whose value depends on the network's inputs."""
+        inputs = set(self.program.graph_signature.user_inputs)
+        found: set[fx.Node] = set()
+        for node in self.nodes:
+            if node.name in inputs or any(source in found for source in node.all_input_nodes):
+                found.add(node)
+        return found
 
 
 def trace(network: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> Traced:
@@ -150,9 +161,8 @@ def _result(axes: AxisClasses, module: fx.GraphModule, node: fx.Node, known: Map
     sources: list[fx.Node] = []
     fx.node.map_arg((node.args, node.kwargs), sources.append)
     tensors = tuple(known[source] for source in sources)
-    operation = str(getattr(node.target, "overloadpacket", node.target))
     pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
-    rule = RULES.get(operation) or (elementwise if pointwise else None)
+    rule = RULES.get(operation(node)) or (elementwise if pointwise else None)
     call = node.normalized_arguments(module, normalize_to_only_use_kwargs=True)
     if rule is not None and call is not None and isinstance(node.meta["val"], Tensor):
         arguments: dict[str, Any] = fx.node.map_arg(call.kwargs, known.__getitem__)
@@ -161,6 +171,11 @@ def _result(axes: AxisClasses, module: fx.GraphModule, node: fx.Node, known: Map
     unpermuted = [axis for tensor in tensors for axis in tensor]
     axes.refuse(unpermuted, f"{_place(node)} has no rule and works on neurons that can be permuted")
     return axes.following(unpermuted, _shape(node))
+
+
+def operation(node: fx.Node) -> str:
+    """What a node computes, for all overloads: "aten.linear", say."""
+    return str(getattr(node.target, "overloadpacket", node.target))
 
 
 def _place(node: fx.Node) -> str:

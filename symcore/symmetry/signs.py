@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import fx
 
-from symcore.symmetry.axes import Axes
+from symcore.symmetry.partition import Axes
 
 Unknown = tuple[str, int]
 """One axis of one tensor: the node's or parameter's name and the axis."""

@@ -60,6 +60,8 @@ class LeNet(nn.Module):
 register("lenet", lambda _shape, classes: LeNet(classes))
 """
 
+FILTERS = "self.filters = nn.Parameter(torch.randn(2 * channels, channels, 3, 3))"
+
 NODES = """
 from torch import nn
 from symcore.networks.gnn import GNNSpec
@@ -105,6 +107,12 @@ def test_runs_hold_the_codes_checksum_and_studies_do_not(nets: Path, monkeypatch
     assert registry.run_spec(old, stored=True) == first["w/train/0"]
 
 
+def test_what_was_fixed_in_the_order_of_registration_is_another_version(nets: Path) -> None:
+    del nets
+    runs = {run.role: run.spec for run in lmc.expand(registry.study_spec(STUDY))}
+    assert [runs[f"{name}/train/0"].version for name in ("standard", "sigma", "w")] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("network", "at", "words"),
     [
@@ -140,6 +148,23 @@ def test_activations_that_figlu_cannot_take_the_place_of_are_refused_with_it(
     assert registry.study_spec(STUDY | {"treatments": ["standard", "w"]})
     with pytest.raises(ValidationError, match=words):
         registry.study_spec(STUDY)
+
+
+def test_hidden_maps_that_repair_cannot_correct_are_refused_with_it(
+    nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nets.write_text(
+        nets.read_text()
+        .replace("self.conv2(x)", "nn.functional.conv2d(x, self.filters, padding=1)")
+        .replace("self.conv2 = nn.Conv2d(channels, 2 * channels, 3, padding=1)", FILTERS)
+    )
+    name(nets, monkeypatch)
+    assert registry.study_spec(STUDY)
+    with pytest.raises(
+        ValidationError, match=r"repair: filters are weights .* accepted: .* modules"
+    ) as caught:
+        registry.study_spec(STUDY | {"treatments": ["rebasin_repair"]})
+    assert caught.value.errors()[0]["loc"] == ("treatments",)
 
 
 def test_a_network_that_would_never_see_a_graphs_edges_is_refused(

@@ -403,6 +403,34 @@ def test_attention_of_one_head_has_three_groups() -> None:
             assert change(network, PermutationSpec((torn,)), x) > 1e-4
 
 
+class Summed(nn.Module):
+    """A head of attention in sums over letters, with embedded places, [batch, token, 4] -> [batch, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.place = nn.Linear(4, 6), nn.Embedding(7, 6)
+        self.query, self.key, self.value = (nn.Parameter(torch.randn(6, n)) for n in (5, 5, 4))
+        self.mix, self.readout = nn.Parameter(torch.randn(6, 6)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = torch.einsum("ij,jk", self.mix, self.key)
+        x = self.embed(x) + self.place(torch.arange(7))
+        query, key = (torch.einsum("btd, de -> bte", x, w) for w in (self.query, key))
+        scores = torch.softmax(torch.einsum("bqe,bke->bqk", query, key) + query @ key.mT, -1)
+        return self.readout(torch.einsum("bqk,bkd,de->bqe", scores, x, self.value).mean(1))
+
+
+def test_sums_over_letters_embeddings_and_swapped_axes_are_followed() -> None:
+    network, x = Summed(), probe(2, 7, 4)
+    spec = derive(network, x)
+    assert sorted(group.size for group in spec.groups) == [4, 5, 6, 6]
+    assert change(network, spec, x) < 1e-12
+    for group in spec.groups:
+        for axis in group.axes:
+            torn = replace(group, axes=tuple(other for other in group.axes if other != axis))
+            assert change(network, PermutationSpec((torn,)), x) > 1e-4
+
+
 @pytest.mark.parametrize(
     ("between", "words"),
     [
@@ -414,6 +442,10 @@ def test_attention_of_one_head_has_three_groups() -> None:
         (nn.PixelShuffle(1), r"aten\.pixel_shuffle\.default in 1 has no rule"),
         (nn.GLU(1), r"aten\.glu\.default in 1 has no rule"),
         (Then(lambda x: x[:, :3]), r"aten\.slice\.Tensor in 1 takes some of neurons"),
+        (
+            Then(lambda x: torch.einsum("...i,...i->...i", x, x)),
+            r"aten\.einsum\.default in 1 with an ellipsis joins neurons",
+        ),
         (Then(lambda x: torch.cat([x, x], 1)), r"aten\.cat\.default in 1 joins neurons"),
         (
             Then(lambda x: nn.functional.pad(x, (0, 0, 0, 0, 1, 1))),

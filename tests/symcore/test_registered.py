@@ -119,7 +119,7 @@ def _own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registrations of one test."""
     monkeypatch.setattr(registered, "_registrations", {})
     monkeypatch.setattr(registered, "_imported", set())
-    registered._check_once.cache_clear()
+    registered._checked.cache_clear()
     register("skip", skip, title="MLP with a skip")
     register("pooled", pooled)
     register("lenet", lenet)
@@ -181,7 +181,7 @@ def test_checking_a_network_leaves_the_random_numbers_of_its_seed() -> None:
     again = build(design(SKIP, Standard(), (5,)))
     torch.manual_seed(3)
     expected = torch.rand(1)
-    registered._check_once.cache_clear()
+    registered._checked.cache_clear()
     torch.manual_seed(3)
     design(POOLED, Standard()).network.build((8, 8), 10)
     torch.manual_seed(3)
