@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from fakes import FakeExecutor
+from kind_tools import study_tables
 from pydantic import ValidationError
 
 from jobs import registry
-from jobs.lab import Lab
 from jobs.service import Service
 from jobs.specs import spec_hash
-from jobs.studies import lmc
+from jobs.studies import landscape, lmc, symmetry
 from symcore.networks import registered
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "own-networks.md"
@@ -193,32 +193,38 @@ def test_a_study_can_be_looked_at_when_its_network_is_gone(
             lab.submit(STUDY)
 
 
-@pytest.mark.slow
-def test_every_treatment_alignment_surfaces_and_the_inspector_work_with_it(
-    nets: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "lab"
-    environment = os.environ | {registered.VARIABLE: str(nets), "COLUMNS": "200"}
-    chosen = ["--network.kind", "registered", "--network.name", "skip", "--lab", str(folder)]
-    short = ["--preset", "smoke", "--training.epochs", "2"]
-    lines = (
-        ["lmc", *short, "--pairs", "1"],
-        ["landscape", *short, "--cells", "5", "--treatments", "w"],
-        ["symmetry", "--preset", "smoke"],
+SKIP_NETWORK = {"kind": "registered", "name": "skip"}
+SHORT = {"network": SKIP_NETWORK, "training": {"epochs": 2}}
+
+
+@pytest.mark.usefixtures("nets")
+def test_every_treatment_alignment_surfaces_and_the_inspector_work_with_it(tmp_path: Path) -> None:
+    spec = lmc.Spec.model_validate(lmc.PRESETS["smoke"].model_dump() | SHORT | {"pairs": 1})
+    summary = lmc.results(spec, *study_tables(lmc, spec, tmp_path))["summary"].to_pylist()
+    assert {row["treatment"] for row in summary} == {"standard", "rebasin", "sigma", "w"}
+    endpoints = {row["treatment"]: row["endpoint"] for row in summary if row["quantity"] == "loss"}
+    assert endpoints["rebasin"] == pytest.approx(endpoints["standard"], rel=1e-5)
+    change = SHORT | {"cells": 5, "treatments": ["w"]}
+    surfaces = landscape.Spec.model_validate(landscape.PRESETS["smoke"].model_dump() | change)
+    study_tables(landscape, surfaces, tmp_path)
+    inspected = symmetry.Spec.model_validate(
+        symmetry.PRESETS["smoke"].model_dump() | {"network": SKIP_NETWORK}
     )
-    for words in lines:
-        done = subprocess.run(
-            [sys.executable, "-m", "jobs.cli", "run", *words, *chosen],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    with Lab(folder) as lab:
-        studies = {found["kind"]: found["study"] for found in lab.studies()}
-        summary = lab.results(studies["lmc"])["summary"]
-        assert {row["treatment"] for row in summary} == {"standard", "rebasin", "sigma", "w"}
-        endpoints = {row["treatment"]: row["endpoint"] for row in summary if row["quantity"] == "loss"}
-        assert endpoints["rebasin"] == pytest.approx(endpoints["standard"], rel=1e-5)
+    study_tables(symmetry, inspected, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_and_its_workers_know_it(nets: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    words = ["--preset", "smoke", "--treatments", "w", "--pairs", "1", "--training.epochs", "2"]
+    chosen = ["--network.kind", "registered", "--network.name", "skip", "--lab", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "run", "lmc", *words, *chosen],
+        env=os.environ | {registered.VARIABLE: str(nets), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "W-Asymmetric" in done.stdout
