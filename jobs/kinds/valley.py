@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jobs.designs import blueprint, field_error, rows_together, size
 from jobs.estimates import Estimate
-from jobs.inputs import aligned, dataset, population, snapshots
+from jobs.inputs import aligned, average, dataset, population
 from jobs.job import Job
 from jobs.kinds.align import check_alignment, check_data, trained_source
 from jobs.kinds.ends import of_pairs
@@ -34,7 +34,6 @@ from symcore.landscape.valleys import (
     direction,
     gradient_noise,
     length,
-    mean,
     norm_parameters,
     toward,
     unit,
@@ -257,8 +256,8 @@ def _lines(
     def between() -> tuple[Parameters, Parameters]:
         return _joining(origin, single(of_pairs(slice(place, place + 1), others())))
 
-    def average() -> tuple[Parameters, Parameters]:
-        return _joining(_average(spec, spec.members[place], origin, job), origin)
+    def from_average() -> tuple[Parameters, Parameters]:
+        return _joining(single(average(spec.source, [spec.members[place]], spec.averaged, job)), origin)
 
     def drawn(name: str, draw: int) -> tuple[Parameters, Parameters]:
         free, moved = trainable(one), _moved(name, one)
@@ -269,7 +268,7 @@ def _lines(
         if name == "between":
             yield Slice(name, 0, cache(between))
         elif name == "average":
-            yield Slice(name, 0, cache(average))
+            yield Slice(name, 0, cache(from_average))
         else:
             for draw in range(spec.draws):
                 yield Slice(name, draw, cache(partial(drawn, name, draw)))
@@ -279,15 +278,6 @@ def _joining(origin: Parameters, other: Parameters) -> tuple[Parameters, Paramet
     """The line from one network (0) to another (1)."""
     unit(toward(origin, other))  # refuses two that are the same
     return origin, {n: other[n] - w for n, w in origin.items()}
-
-
-def _average(spec: Spec, member: int, end: Parameters, job: Job) -> Parameters:
-    """The average of a network's last snapshots and its end."""
-    kept = [
-        single(one.effective())
-        for one in list(snapshots(spec.source, member, job).values())[-spec.averaged :]
-    ]
-    return mean({name: torch.stack([*(one[name] for one in kept), w]) for name, w in end.items()})
 
 
 def _moved(name: str, one: Population) -> set[str]:
