@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, model_validator
@@ -125,14 +125,18 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
     if not isinstance(source, Spec):
         msg = f"{spec.start} is {source.kind}; accepted: the hash of a train run"
         raise field_error(Spec, ("start",), spec.start, msg)
-    own, theirs = (of.model_dump(mode="json") for of in (spec, source))
-    for name in NETWORKS:
-        if own[name] != theirs[name]:
-            msg = f"{own[name]}, where start {spec.start} has another; accepted: {theirs[name]}"
-            raise field_error(Spec, (name,), own[name], msg)
+    for name, (own, theirs) in differences(spec, source).items():
+        msg = f"{own}, where start {spec.start} has another; accepted: {theirs}"
+        raise field_error(Spec, (name,), own, msg)
     if spec.averaged > source.snapshots:
         msg = f"{spec.averaged}; start {spec.start} keeps {source.snapshots} snapshots; accepted: as many or fewer"
         raise field_error(Spec, ("averaged",), spec.averaged, msg)
+
+
+def differences(one: Spec, other: Spec) -> dict[str, tuple[Any, Any]]:
+    """Settings in which two runs train different networks, by name with the JSON values of both."""
+    own, theirs = (of.model_dump(mode="json") for of in (one, other))
+    return {name: (own[name], theirs[name]) for name in NETWORKS if own[name] != theirs[name]}
 
 
 def title(spec: Spec) -> str:

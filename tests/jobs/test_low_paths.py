@@ -151,6 +151,28 @@ def test_a_start_must_have_trained_the_same_networks_and_kept_their_snapshots() 
         trained(Standard(), averaged=3)
 
 
+def test_what_slices_average_must_be_of_the_same_networks() -> None:
+    first = trained(Standard(), snapshots=2)
+    onward = _onward("standard", spec_hash(first), 2)
+    other = trained(WAsymmetric(), snapshots=2)
+    known: dict[str, RunSpec] = {spec_hash(spec): spec for spec in (first, onward, other)}
+    settings = {"data": "digits", "source": spec_hash(onward), "members": (0, 1), "directions": ("average",)}
+    fits = valley.Spec.model_validate(settings | {"average_of": spec_hash(first), "averaged": 2})
+    valley.check_inputs(fits, known)
+    assert fits.inputs() == (spec_hash(onward), spec_hash(first))
+    refused = [
+        ("averaged", {"averaged": 3, "average_of": spec_hash(first)}, "average_of .* keeps 2 snapshots"),
+        ("averaged", {"averaged": 2}, "source .* keeps 1 snapshots"),
+        ("average_of", {"average_of": spec_hash(other)}, "by treatment, mask_seeds; accepted"),
+    ]
+    for field, change, said in refused:
+        with pytest.raises(ValidationError, match=said) as caught:
+            valley.check_inputs(valley.Spec.model_validate(settings | change), known)
+        assert caught.value.errors()[0]["loc"] == (field,)
+    with pytest.raises(ValidationError, match="no direction leads from an average"):
+        valley.Spec.model_validate(settings | {"directions": ("sign",), "average_of": spec_hash(first)})
+
+
 def test_a_run_without_a_start_asks_what_it_asked_before() -> None:
     assert not {"start", "averaged"} & trained(Standard()).model_dump().keys()
     assert trained(Standard()).inputs() == ()
