@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from jobs.job import Job
 from jobs.specs import MaybeDataRunSpec
 from symcore.asymmetry import Parameters
 from symcore.data.sources import Dataset, load
+from symcore.landscape.valleys import mean
 from symcore.population import Population
 from symcore.population import load as load_population
 from symcore.symmetry.permutations import derive, permute
@@ -72,8 +74,20 @@ def snapshot(epoch: int | Literal["*"]) -> str:
     return f"snapshot-{number}.safetensors"
 
 
-def snapshots(source: str, member: int, job: Job) -> dict[int, Population]:
-    """One network of an upstream run as it was before the end, by epoch in ascending order.
+def average(source: str, members: Sequence[int], last: int, job: Job) -> Parameters:
+    """Effective weights of some networks of an upstream run, averaged over their last snapshots and their end, [member, *shape].
+
+    Raises:
+        LookupError: if that run is not among the job's inputs.
+        FileNotFoundError: if no snapshots were kept, and some are wanted.
+    """
+    before = list(snapshots(source, members, job).values())[-last:] if last else []
+    each = [one.effective() for one in (*before, population(source, job).select(members))]
+    return mean({name: torch.stack([one[name] for one in each]) for name in each[-1]})
+
+
+def snapshots(source: str, members: Sequence[int], job: Job) -> dict[int, Population]:
+    """Some networks of an upstream run as they were before the end, by epoch in ascending order.
 
     Raises:
         LookupError: if that run is not among the job's inputs.
@@ -83,7 +97,7 @@ def snapshots(source: str, member: int, job: Job) -> dict[int, Population]:
     if not found:
         msg = f"source: {job.input(source)} holds no snapshots; accepted: a train run that kept some"
         raise FileNotFoundError(msg)
-    return {_epoch(name): _kept(source, name, job).select([member]) for name in found}
+    return {_epoch(name): _kept(source, name, job).select(members) for name in found}
 
 
 def _epoch(name: str) -> int:

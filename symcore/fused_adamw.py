@@ -14,8 +14,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import libdevice
 
-from symcore.adamw import BETA1, BETA2, EPSILON, Block
 from symcore.gradients import Product
+from symcore.optimisers import blocks
+from symcore.optimisers.adamw import BETA1, BETA2, EPSILON, Block
 
 LARGEST_BATCH = 64
 """Images whose product a tile takes in one go; more go through the library's product and a separate update."""
@@ -23,17 +24,18 @@ TILE = 32
 """Rows and columns that one warp updates; the fastest of the shapes tried on an H200 (benchmarks/README.md)."""
 
 
-def suited(blocks: Sequence[Block], size: int) -> list[str]:
-    """The matrices without offsets that are a block of their own, if a minibatch of `size` images fits."""
+def suited(trained: Sequence[blocks.Block], size: int) -> list[str]:
+    """The matrices without offsets that are a block of AdamW's of their own, if a minibatch of `size` images fits."""
     if size > LARGEST_BATCH:
         return []
-    alone = [block.layout.shapes for block in blocks if len(block.layout.shapes) == 1 and block.pull is None]
+    own = [block for block in trained if isinstance(block, Block) and block.pull is None]
+    alone = [block.layout.shapes for block in own if len(block.layout.shapes) == 1]
     shapes = [next(iter(shape.items())) for shape in alone]
     return [name for name, shape in shapes if len(shape) == 2]
 
 
 def update(block: Block, gradient: Product, steps: Tensor) -> None:
-    """What `adamw.update` does with the same gradient, up to the rounding of TF32."""
+    """What `Block.update` does with the same gradient, up to the rounding of TF32."""
     rows, columns = next(iter(block.layout.shapes.values()))
     members, batch = gradient.left.shape[:2]
     grid = (triton.cdiv(rows, TILE), triton.cdiv(columns, TILE), members)

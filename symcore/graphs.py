@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from symcore.adamw import Block
 from symcore.gradients import Product
+from symcore.optimisers import adamw
+from symcore.optimisers.blocks import Block
 
 WARM_UPS = 3
 NO_LIMIT = 1 << 20
@@ -66,6 +67,7 @@ class GraphedSteps:
         def step() -> None:
             for block, product in zip(steps.blocks, compiled(), strict=True):
                 if product is not None:
+                    assert isinstance(block, adamw.Block)  # no other gives its product back
                     fused_adamw.update(block, product, steps.updates)
 
         return step

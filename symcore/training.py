@@ -6,6 +6,7 @@ is the same arithmetic as training W and rebuilds nothing in each step.
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +17,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from safetensors import safe_open
 from torch import Tensor
 from torch.compiler import disable as uncompiled
 
-from symcore import adamw
 from symcore.asymmetry import Asymmetry, Parameters
 from symcore.checkpoints import StoppedError, write_tensors
 from symcore.data import augment
@@ -31,24 +31,35 @@ from symcore.graphs import GraphedSteps
 from symcore.interleaved.lowering import InterleavedNetwork, interleaved_form
 from symcore.interleaved.turns import joined, side_by_side
 from symcore.metrics import Array, Evaluator
+from symcore.optimisers import adamw, blocks, sgd
 from symcore.population import Population
 from symcore.precision import Precision, arithmetic
 from symcore.program import Program
 from symcore.randomness import stream
 from symcore.settings import Settings
 
+MOMENTUM = 0.9
+"""Default momentum of SGD."""
+
 
 class TrainingSpec(Settings):
-    """How networks are trained: AdamW, whose learning rate is constant after a warm-up (Lim et al. 2024, appendix E.1)."""
+    """How networks are trained: by AdamW at a constant rate after a warm-up (Lim et al. 2024, appendix E.1), or by SGD; the rate may fall."""
 
     epochs: int = Field(default=60, ge=1, le=100_000)
     """Passes over the training set."""
     batch: int = Field(default=64, ge=1, le=65_536)
     """Images in a minibatch of one network; a graph's nodes are one batch, so an epoch there is one step."""
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    """AdamW's step size after the warm-up."""
+    """Step size after the warm-up."""
     weight_decay: float = Field(default=0.03, ge=0, le=10)
-    """AdamW's decoupled weight decay, per unit of learning rate."""
+    """AdamW's decoupled weight decay, per unit of learning rate; SGD adds so many parts of each weight to its gradient."""
+    # what stands here since later is left out of a spec's JSON at its default, so that specs from before keep their hashes
+    optimizer: Literal["adamw", "sgd"] = Field(
+        default="adamw", exclude_if=lambda optimizer: optimizer == "adamw"
+    )
+    """What takes the steps: AdamW, or stochastic gradient descent with momentum."""
+    momentum: float = Field(default=MOMENTUM, ge=0, lt=1, exclude_if=lambda momentum: momentum == MOMENTUM)
+    """Part of SGD's last step that the next one repeats."""
     warmup_epochs: int = Field(default=0, ge=0, le=100_000)
     """Epochs at a lower learning rate, which grows after each of them; where they are more than `epochs`, training ends before the full rate is reached."""
     # left out of a spec's JSON where it is geometric, so that specs from before it was a choice keep their hashes
@@ -58,11 +69,54 @@ class TrainingSpec(Settings):
     """How it grows: by one factor, or evenly, so that after n epochs n + 1 parts of `warmup_epochs` are reached."""
     warmup_start: float = Field(default=0.01, gt=0, le=1)
     """Learning rate of the first epoch of a geometric warm-up, in parts of the full one."""
+    fall_epochs: int = Field(default=0, ge=0, le=100_000, exclude_if=operator.not_)
+    """Epochs in which the learning rate falls evenly, to stay there until the end; 0: it does not fall."""
+    fall_start: int = Field(default=0, ge=0, le=100_000, exclude_if=operator.not_, validate_default=True)
+    """Epochs before that."""
+    fall_to: float = Field(default=0.0, ge=0, le=1, exclude_if=operator.not_)
+    """Learning rate after it, in parts of the full one."""
     augment: Literal["none", "crop_flip"] = "none"
     """What happens to a training image: nothing, or a random crop after padding by 4 pixels and a random mirroring."""
 
-    def warmup(self, epoch: int) -> float:
+    @field_validator("momentum")
+    @classmethod
+    def _is_of_sgd(cls, momentum: float, info: ValidationInfo) -> float:
+        if momentum != MOMENTUM and info.data.get("optimizer") == "adamw":
+            msg = (
+                f"{momentum:g} is SGD's, and the optimizer is adamw; accepted: {MOMENTUM:g}, or optimizer sgd"
+            )
+            raise ValueError(msg)
+        return momentum
+
+    @field_validator("fall_start", "fall_to")
+    @classmethod
+    def _says_something(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("fall_epochs") == 0:
+            msg = f"{value:g}, and fall_epochs is 0, so that the learning rate does not fall; accepted: 0"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("fall_start")
+    @classmethod
+    def _falls_in_training(cls, start: int, info: ValidationInfo) -> int:
+        """A fall begins after the warm-up, and is over when training is."""
+        epochs, warmup, fall = (info.data.get(name) for name in ("epochs", "warmup_epochs", "fall_epochs"))
+        if epochs is None or warmup is None or not fall:
+            return start
+        if not warmup <= start <= epochs - fall:
+            room = max(0, epochs - warmup)
+            accepted = f"{warmup} to {epochs - fall}" if fall <= room else f"fall_epochs up to {room}"
+            msg = (
+                f"from {start} over {fall} epochs, in {epochs} with {warmup} of warm-up; accepted: {accepted}"
+            )
+            raise ValueError(msg)
+        return start
+
+    def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0, in parts of the full one."""
+        if self.fall_epochs and epoch >= self.fall_start:
+            fallen = min(1.0, (epoch - self.fall_start) / self.fall_epochs)
+            return 1.0 - (1.0 - self.fall_to) * fallen
         left = max(0, self.warmup_epochs - epoch)
         if not left:
             return 1.0
@@ -114,7 +168,7 @@ class Trainer:
         Args:
             population: what to train; it is left as it is.
             dataset: with a "train" split, on the population's device.
-            spec: epochs, batch, learning rate and its warm-up, weight decay, augmentation.
+            spec: epochs, batch, optimiser, learning rate and how it changes, weight decay, augmentation.
             learning_rates: one per member in place of the spec's.
             weight_decays: one per member in place of the spec's.
             precision: arithmetic of matrix products and convolutions.
@@ -137,7 +191,8 @@ class Trainer:
         decay = _one_each("weight_decays", weight_decays, spec.weight_decay, population)
         self.learning_rate = lr
         """Full learning rates, [member or 1]."""
-        self.blocks = adamw.build(starting, lr, decay, asymmetry, channels_last=self.form is not None)
+        starts = blocks.starts(starting, lr, decay, asymmetry, channels_last=self.form is not None)
+        self.blocks = [_begun(spec, block) for block in starts]
         views = {name: w for block in self.blocks for name, w in block.layout.views(block.weights).items()}
         self.weights = {name: views[name] for name in starting}
         self.updates = torch.zeros(1, device=device)
@@ -187,9 +242,9 @@ class Trainer:
         self.order.copy_(draws.order, non_blocking=True)
         if self.choices is not None and draws.choices is not None:
             self.choices.copy_(draws.choices, non_blocking=True)
-        rate = self.learning_rate * self.spec.warmup(self.epoch)
+        rate = self.learning_rate * self.spec.rate(self.epoch)
         for block in self.blocks:
-            adamw.set_rate(block, rate)
+            block.set_rate(rate)
 
     def minibatch(self, size: int) -> tuple[Tensor, Tensor]:
         """The next `size` images of each member, normalised and augmented, [member, size, *input_shape], and their labels.
@@ -281,11 +336,11 @@ class Trainer:
             graph=self.dataset.graph,
         )
 
-    def _apply(self, block: adamw.Block, gradient: Tensor | Product) -> Product | None:
+    def _apply(self, block: blocks.Block, gradient: Tensor | Product) -> Product | None:
         """Updates a block, or gives back the product that its gradient is."""
         if isinstance(gradient, Product):
             return gradient
-        adamw.update(block, gradient, self.updates)
+        block.update(gradient, self.updates)
         return None
 
     def trained(self) -> Population:
@@ -313,7 +368,12 @@ class Trainer:
         return str(position["note"])
 
 
-def _gathered(layout: adamw.Layout, gradients: dict[str, Any]) -> Tensor | Product:
+def _begun(spec: TrainingSpec, start: blocks.Start) -> blocks.Block:
+    """A block as the spec's optimiser has it before the first update."""
+    return sgd.begin(start, spec.momentum) if spec.optimizer == "sgd" else adamw.begin(start)
+
+
+def _gathered(layout: blocks.Layout, gradients: dict[str, Any]) -> Tensor | Product:
     """A block's gradient, [member, entry], or the product that it is."""
     own = {name: gradients[name] for name in layout.shapes}
     first = next(iter(own.values()))

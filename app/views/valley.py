@@ -25,6 +25,7 @@ def draw(run: Mapping[str, Any]) -> None:
     st.subheader("Slices through networks", anchor=False)
     valleys.panels([treatment], spec["directions"], table, spec["splits"])
     averaged = f"the last {wording.count(spec['averaged'], 'snapshot')}"
-    parts.note(valleys.explained(spec, len(spec["members"]), averaged, spec["splits"]))
+    onward = bool(spec.get("average_of"))
+    parts.note(valleys.explained(spec, len(spec["members"]), averaged, spec["splits"], onward=onward))
     st.subheader("How lopsided valleys are", anchor=False)
     valleys.asymmetry([treatment], spec["directions"], valleys_results.valleys(table), spec["splits"])

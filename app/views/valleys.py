@@ -56,7 +56,8 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
     panels(spec["treatments"], spec["directions"], results["slices"], SPLITS)
     kept = min(spec["snapshots"], spec["training"]["epochs"])
     averaged = f"the last {min(spec['averaged'], kept)} of {kept} snapshots"
-    parts.note(explained(spec, spec["networks"], averaged, SPLITS))
+    onward = spec.get("onward_epochs", 0)  # a study of an earlier version does not go on
+    parts.note(explained(spec, spec["networks"], averaged, SPLITS, onward=bool(onward)))
     st.subheader("How lopsided valleys are", anchor=False)
     asymmetry(spec["treatments"], spec["directions"], results["valleys"], SPLITS)
     parts.note("Export has the ratio c of slopes for three distances beside it.")
@@ -136,7 +137,9 @@ def panels(
     parts.chart(drawing, slices.height(len(drawn)), "slices", width="content", legend=treatments)
 
 
-def explained(spec: Mapping[str, Any], networks: int, averaged: str, splits: Sequence[str]) -> str:
+def explained(
+    spec: Mapping[str, Any], networks: int, averaged: str, splits: Sequence[str], *, onward: bool
+) -> str:
     """What the panels are in words, as HTML.
 
     Args:
@@ -144,13 +147,14 @@ def explained(spec: Mapping[str, Any], networks: int, averaged: str, splits: Seq
         networks: That slices go through.
         averaged: Snapshots that the weight average is over, in words.
         splits: The images.
+        onward: Whether the networks were trained on from that average.
     """
     of = SOURCES[spec["data"]].sizes
     images = " and ".join(
         f"{min(spec['images'] or of[name], of[name]):,} of {of[name]:,} {name}" for name in splits
     )
     average = (
-        f" The weight average is over {averaged} and the end of training."
+        f" The weight average is over {averaged} and the end of training{', which then went on from it' if onward else ''}."
         if "average" in spec["directions"]
         else ""
     )

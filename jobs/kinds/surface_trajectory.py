@@ -70,7 +70,7 @@ class Run:
             FileNotFoundError: if no snapshots were kept.
             ValueError: if they span no plane, or lie outside the surface.
         """
-        before = snapshots(source, wanted.member, job)
+        before = snapshots(source, [wanted.member], job)
         self.epochs, end = list(before), trained.select([wanted.member]).effective()
         each = [one.effective() for one in before.values()] + [end]
         self.weights: Parameters = {name: torch.cat([w[name] for w in each]) for name in end}

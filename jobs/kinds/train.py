@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, model_validator
@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from jobs.designs import check_treatment, field_error, size
 from jobs.estimates import Estimate
 from jobs.fitting import checkpoint, record, train
-from jobs.inputs import WEIGHTS, dataset, snapshot
+from jobs.inputs import WEIGHTS, average, dataset, snapshot
 from jobs.job import Job
 from jobs.specs import DataRunSpec, RunSpec, SpecHash
 from symcore.data.sources import SOURCES, Dataset
@@ -49,9 +49,13 @@ class Spec(DataRunSpec):
     """Arithmetic of matrix products."""
     # at their defaults the JSON does not have these, so that runs made before they existed keep their hashes
     snapshots: int = Field(default=0, ge=0, le=1000, exclude_if=operator.not_)
-    """Times before the end at which weights are kept, evenly spaced from initialisation on; at most one an epoch."""
+    """Times before the end at which weights are kept, evenly spaced from the start on; at most one an epoch."""
     train_accuracy: bool = Field(default=False, exclude_if=operator.not_)
     """Record the accuracy on all training images after each epoch too; it takes about a quarter more time."""
+    start: SpecHash | None = Field(default=None, exclude_if=operator.not_)
+    """The train run of the same networks from whose weights training goes on; none: it begins at initialisation."""
+    averaged: int = Field(default=0, ge=0, le=1000, exclude_if=operator.not_)
+    """Its last snapshots over which, and its end, these weights are averaged; 0: they are those of its end."""
 
     @model_validator(mode="after")
     def _is_carried_out_as_it_says(self, info: ValidationInfo) -> Self:
@@ -77,12 +81,19 @@ class Spec(DataRunSpec):
         if self.snapshots > self.training.epochs:
             msg = f"snapshots: {self.snapshots} in {self.training.epochs} epochs; accepted: 0 to {self.training.epochs}"
             raise field_error(Spec, ("snapshots",), self.snapshots, msg)
+        if self.averaged and self.start is None:
+            msg = f"{self.averaged}, and start names no run whose snapshots these were; accepted: 0"
+            raise field_error(Spec, ("averaged",), self.averaged, msg)
         if not is_stored(info):
             check_treatment(Spec, ("treatment",), self.network, self.data, self.treatment)
         if SOURCES[self.data].nodes and self.training.augment != "none":
             msg = f"{self.training.augment} changes images, and {self.data} is a graph; accepted: none"
             raise field_error(Spec, ("training", "augment"), self.training.augment, msg)
         return self
+
+    def inputs(self) -> tuple[SpecHash, ...]:
+        """The run that training goes on from, if there is one."""
+        return () if self.start is None else (self.start,)
 
 
 def current(network: NetworkSpec, treatment: Treatment) -> Literal[1, 2, 3]:
@@ -101,15 +112,45 @@ def current(network: NetworkSpec, treatment: Treatment) -> Literal[1, 2, 3]:
 TABLES: dict[str, pa.Schema] = {}
 
 
+NETWORKS = ("data", "network", "treatment", "seeds", "mask_seeds")
+"""Settings that say which networks a run trains."""
+
+
 def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
-    """It reads no run, so that all fit."""
-    del spec, upstream
+    """Makes sure that the run from which training goes on trained the same networks, and kept the snapshots that are averaged.
+
+    Raises:
+        ValidationError: pointing at the field that does not fit, with what is accepted.
+    """
+    source = upstream.get(spec.start) if spec.start else None
+    if source is None:
+        return
+    if not isinstance(source, Spec):
+        msg = f"{spec.start} is {source.kind}; accepted: the hash of a train run"
+        raise field_error(Spec, ("start",), spec.start, msg)
+    for name, (own, theirs) in differences(spec, source).items():
+        msg = f"{own}, where start {spec.start} has another; accepted: {theirs}"
+        raise field_error(Spec, (name,), own, msg)
+    if spec.averaged > source.snapshots:
+        msg = f"{spec.averaged}; start {spec.start} keeps {source.snapshots} snapshots; accepted: as many or fewer"
+        raise field_error(Spec, ("averaged",), spec.averaged, msg)
+
+
+def differences(one: Spec, other: Spec) -> dict[str, tuple[Any, Any]]:
+    """Settings in which two runs train different networks, by name with the JSON values of both."""
+    own, theirs = (of.model_dump(mode="json") for of in (one, other))
+    return {name: (own[name], theirs[name]) for name in NETWORKS if own[name] != theirs[name]}
 
 
 def title(spec: Spec) -> str:
     """What is trained, on what."""
     plural = "s" if len(spec.seeds) > 1 else ""
-    return f"Train {len(spec.seeds)} {spec.treatment.label} {spec.network.label}{plural} on {spec.data}"
+    start = (
+        "" if spec.start is None else ", on from a weight average" if spec.averaged else ", on from an end"
+    )
+    return (
+        f"Train {len(spec.seeds)} {spec.treatment.label} {spec.network.label}{plural} on {spec.data}{start}"
+    )
 
 
 def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
@@ -164,6 +205,9 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         mask_seeds=spec.mask_seeds or (0,),
     )
     population = build(design, job.device)
+    if spec.start is not None:
+        members = range(population.size)
+        population = population.with_effective(average(spec.start, members, spec.averaged, job))
     wanted = snapshot_epochs(spec)
 
     def on_epoch(trainer: Trainer, epoch: int) -> None:
@@ -188,7 +232,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
 
 
 def snapshot_epochs(spec: Spec) -> list[int]:
-    """Epochs after which weights are kept, 0 the initialised ones, evenly spaced up to the end, which is not among them."""
+    """Epochs after which weights are kept, 0 those at the start, evenly spaced up to the end, which is not among them."""
     return [round(place * spec.training.epochs / spec.snapshots) for place in range(spec.snapshots)]
 
 

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from jobs.designs import blueprint, field_error, rows_together, size
 from jobs.estimates import Estimate
-from jobs.inputs import aligned, dataset, population, snapshots
+from jobs.inputs import aligned, average, dataset, population
 from jobs.job import Job
 from jobs.kinds.align import check_alignment, check_data, trained_source
 from jobs.kinds.ends import of_pairs
 from jobs.kinds.interpolate import Points, Splits
 from jobs.kinds.members import Members, check_gates, check_members, single, summarised, trainable
 from jobs.kinds.surface import Images, evaluated, rows
-from jobs.kinds.train import Seed
+from jobs.kinds.train import Seed, differences
 from jobs.kinds.train import Spec as TrainSpec
 from jobs.records import Column
 from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, in_order
@@ -34,7 +34,6 @@ from symcore.landscape.valleys import (
     direction,
     gradient_noise,
     length,
-    mean,
     norm_parameters,
     toward,
     unit,
@@ -76,6 +75,8 @@ class Spec(DataRunSpec):
     """Images of such a minibatch."""
     averaged: int = Field(default=4, ge=1, le=1000)
     """Snapshots before the end that the weight average is over, beside the end itself."""
+    average_of: SpecHash | None = Field(default=None, exclude_if=operator.not_)
+    """The train run of the same networks whose snapshots and end these are, say one that source went on from; none: source itself."""
     points: Points = 41
     """Points on each slice; odd."""
     span: float = Field(default=1.0, gt=0, le=100)
@@ -101,11 +102,14 @@ class Spec(DataRunSpec):
         if self.alignment and "between" not in self.directions:
             msg = f"{self.alignment}, and no direction leads to another network; accepted: none, or directions with between"
             raise field_error(Spec, ("alignment",), self.alignment, msg)
+        if self.average_of and "average" not in self.directions:
+            msg = f"{self.average_of}, and no direction leads from an average; accepted: none, or directions with average"
+            raise field_error(Spec, ("average_of",), self.average_of, msg)
         return self
 
     def inputs(self) -> tuple[SpecHash, ...]:
-        """The train run, and the align run if there is one."""
-        return (self.source,) if self.alignment is None else (self.source, self.alignment)
+        """The train run, and the align run and the train run that is averaged if there are any."""
+        return tuple(run for run in (self.source, self.alignment, self.average_of) if run)
 
     @property
     def pairs(self) -> Pairs:
@@ -149,9 +153,31 @@ def check_inputs(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> None:
     check_data(Spec, spec.data, spec.source, source)
     check_members(Spec, spec.members, spec.source, len(source.seeds))
     check_directions(Spec, spec.directions, source.network, source.data)
-    if "average" in spec.directions and source.snapshots < spec.averaged:
-        msg = f"{spec.averaged}; source {spec.source} keeps {source.snapshots} snapshots; accepted: as many or fewer"
+    averaged = _averaged(spec, source, upstream)
+    if "average" in spec.directions and averaged is not None and averaged.snapshots < spec.averaged:
+        name = "average_of" if spec.average_of else "source"
+        msg = f"{spec.averaged}; {name} {spec.average_of or spec.source} keeps {averaged.snapshots} snapshots; accepted: as many or fewer"
         raise field_error(Spec, ("averaged",), spec.averaged, msg)
+
+
+def _averaged(spec: Spec, source: TrainSpec, upstream: Mapping[SpecHash, RunSpec]) -> TrainSpec | None:
+    """The train run whose snapshots are averaged; none if it is not known.
+
+    Raises:
+        ValidationError: if it is no train run, or one of other networks.
+    """
+    if spec.average_of is None:
+        return source
+    found = upstream.get(spec.average_of)
+    if found is None:
+        return None
+    if not isinstance(found, TrainSpec):
+        msg = f"{spec.average_of} is {found.kind}; accepted: the hash of a train run"
+        raise field_error(Spec, ("average_of",), spec.average_of, msg)
+    if others := differences(found, source):
+        msg = f"{spec.average_of} trains other networks than source {spec.source}, by {', '.join(others)}; accepted: a train run of the same"
+        raise field_error(Spec, ("average_of",), spec.average_of, msg)
+    return found
 
 
 def check_directions(
@@ -257,8 +283,9 @@ def _lines(
     def between() -> tuple[Parameters, Parameters]:
         return _joining(origin, single(of_pairs(slice(place, place + 1), others())))
 
-    def average() -> tuple[Parameters, Parameters]:
-        return _joining(_average(spec, spec.members[place], origin, job), origin)
+    def from_average() -> tuple[Parameters, Parameters]:
+        source = spec.average_of or spec.source
+        return _joining(single(average(source, [spec.members[place]], spec.averaged, job)), origin)
 
     def drawn(name: str, draw: int) -> tuple[Parameters, Parameters]:
         free, moved = trainable(one), _moved(name, one)
@@ -269,7 +296,7 @@ def _lines(
         if name == "between":
             yield Slice(name, 0, cache(between))
         elif name == "average":
-            yield Slice(name, 0, cache(average))
+            yield Slice(name, 0, cache(from_average))
         else:
             for draw in range(spec.draws):
                 yield Slice(name, draw, cache(partial(drawn, name, draw)))
@@ -279,15 +306,6 @@ def _joining(origin: Parameters, other: Parameters) -> tuple[Parameters, Paramet
     """The line from one network (0) to another (1)."""
     unit(toward(origin, other))  # refuses two that are the same
     return origin, {n: other[n] - w for n, w in origin.items()}
-
-
-def _average(spec: Spec, member: int, end: Parameters, job: Job) -> Parameters:
-    """The average of a network's last snapshots and its end."""
-    kept = [
-        single(one.effective())
-        for one in list(snapshots(spec.source, member, job).values())[-spec.averaged :]
-    ]
-    return mean({name: torch.stack([*(one[name] for one in kept), w]) for name, w in end.items()})
 
 
 def _moved(name: str, one: Population) -> set[str]:

@@ -6,18 +6,18 @@ Each treatment trains its networks from the same seeds and keeps snapshots, over
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, model_validator
 
 from jobs.designs import field_error
 from jobs.headline import Headline, Rows
-from jobs.kinds import curvature, surface, valley
+from jobs.kinds import curvature, surface, train, valley
 from jobs.kinds.interpolate import Points
 from jobs.specs import PlannedRun, in_order, spec_hash
 from jobs.studies import lmc, valleys_results
-from jobs.studies.compared import NETWORKS, PAPERS, NetworkName, TrainedSpec
+from jobs.studies.compared import NETWORKS, PAPERS, LearningRate, NetworkName, TrainedSpec
 from symcore.networks.mlp import MLPSpec
 from symcore.settings import is_stored
 from symcore.training import TrainingSpec
@@ -37,6 +37,10 @@ class Spec(TrainedSpec):
     """Times before the end of training at which weights are kept; at most one an epoch."""
     averaged: int = Field(default=4, ge=1, le=1000)
     """The last of these that the weight average is over, beside the end itself."""
+    onward_epochs: int = Field(default=0, ge=0, le=100_000)
+    """Epochs for which training goes on from the weight average, to the networks that are looked at; 0: none, they are those at the end."""
+    onward_learning_rate: LearningRate = 1e-3
+    """Learning rate in these epochs, the same in all."""
     directions: Annotated[tuple[valley.Direction, ...], in_order(valley.DIRECTIONS)] = (
         *valley.ANYWHERE,
         "average",
@@ -93,8 +97,30 @@ PRESETS: dict[str, Spec] = {
     ),
     "laptop": Spec(),
     "paper": Spec(**{name: getattr(lmc.PRESETS["paper"], name) for name in TRAINED}, networks=6),
+    "swa": Spec(
+        data="digits-noisy",
+        network=MLPSpec(width=64, depth=2, norm="batch", activation="relu"),
+        training=TrainingSpec(
+            epochs=60,
+            batch=32,
+            optimizer="sgd",
+            learning_rate=0.1,
+            weight_decay=3e-4,
+            fall_start=20,
+            fall_epochs=10,
+            fall_to=0.5,
+        ),
+        networks=3,
+        snapshots=60,
+        averaged=30,
+        onward_epochs=60,
+        onward_learning_rate=2e-3,
+        distances=4,
+        images=0,
+    ),
 }
-"""Digits in seconds; digits at the demo's size; the networks of the paper's LMC experiment on MNIST."""
+"""Digits in seconds; digits at the demo's size; the networks of the paper's LMC experiment on MNIST; the bias of SGD's weight
+average to the flat side (He, Huang and Yuan 2019), on fewer images and with a tenth of their epochs."""
 
 
 def expand(spec: Spec) -> list[PlannedRun]:
@@ -105,6 +131,13 @@ def expand(spec: Spec) -> list[PlannedRun]:
 def _treated(spec: Spec, name: NetworkName) -> Iterator[PlannedRun]:
     """All runs of one treatment."""
     trained = spec.trained(name, range(spec.networks)).model_copy(update={"snapshots": spec.kept})
+    averaged = min(spec.averaged, spec.kept)
+    slices: dict[str, Any] = {"averaged": averaged, "batch": spec.training.batch}
+    if spec.onward_epochs:
+        yield PlannedRun(f"{name}/averaged/0", trained)
+        if "average" in spec.directions:
+            slices["average_of"] = spec_hash(trained)
+        trained = _onward(spec, trained, averaged)
     yield PlannedRun(f"{name}/train/0", trained)
     shared = {
         "data": spec.data,
@@ -116,14 +149,22 @@ def _treated(spec: Spec, name: NetworkName) -> Iterator[PlannedRun]:
         "precision": spec.precision,
     }
     own = ("directions", "draws", "points", "span", "distances")
-    slices = {setting: getattr(spec, setting) for setting in own} | {"batch": spec.training.batch}
-    slices["averaged"] = min(spec.averaged, spec.kept)
+    slices |= {setting: getattr(spec, setting) for setting in own}
     yield PlannedRun(f"{name}/valley/0", valley.Spec.model_validate(shared | slices))
     spectrum = {setting: getattr(spec, setting) for setting in ("eigenvalues", "steps", "probes")}
     pairs = tuple((first, first + 1) for first in range(0, spec.networks - 1, 2))
     yield PlannedRun(
         f"{name}/curvature/0", curvature.Spec.model_validate(shared | spectrum | {"pairs": pairs})
     )
+
+
+def _onward(spec: Spec, before: train.Spec, averaged: int) -> train.Spec:
+    """Training that goes on from the average of another, at its own constant rate."""
+    rate = {"learning_rate": spec.onward_learning_rate, "warmup_epochs": 0}
+    rate |= dict.fromkeys(("fall_epochs", "fall_start", "fall_to"), 0)
+    training = before.training.model_copy(update={"epochs": spec.onward_epochs} | rate)
+    start = {"start": spec_hash(before), "averaged": averaged, "snapshots": 0}
+    return before.model_copy(update={"training": training} | start)
 
 
 RECORDS = ("metric", "valley_point", "curvature_eigenvalue", "curvature_trace")

@@ -14,13 +14,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from symcore import adamw
 from symcore.align.matching import Tensors, Watch
 from symcore.checkpoints import StoppedError
 from symcore.data.sources import Dataset, Split
 from symcore.gradients import gradient_program
 from symcore.metrics import Evaluator
 from symcore.networks.shapes import layers, output_shapes
+from symcore.optimisers import adamw, blocks
 from symcore.randomness import stream
 
 LOOK = 25
@@ -87,7 +87,7 @@ class Adam:
         """Starts from copies of tensors on their device."""
         device = next(iter(start.values())).device
         rate, none = torch.full((1,), learning_rate, device=device), torch.zeros(1, device=device)
-        self._blocks = adamw.build(start, rate, none, None)
+        self._blocks = [adamw.begin(block) for block in blocks.starts(start, rate, none, None)]
         self._steps = torch.zeros(1, device=device)
         views = [block.layout.views(block.weights) for block in self._blocks]
         self.values = {name: view[name] for name in start for view in views if name in view}
@@ -97,7 +97,7 @@ class Adam:
         """One step down, gradients [pair, ...] by name."""
         self._steps.add_(1)
         for block in self._blocks:
-            adamw.update(block, block.layout.flatten(gradients), self._steps)
+            block.update(block.layout.flatten(gradients), self._steps)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that a step changes, by name."""

@@ -138,6 +138,16 @@ DIGITS = Source(
 )
 
 
+DIGITS_NOISY = replace(
+    DIGITS,
+    name="digits-noisy",
+    title="Digits, a tenth of training labels wrong",
+    sizes={"train": 900, "test": 897},
+    checksum=digits.NOISY_CHECKSUM,
+    read=digits.read_noisy,
+)
+
+
 def _content(published: Published) -> str:
     """A checksum of all files from those of each."""
     return hashlib.sha256("".join(published.files.values()).encode()).hexdigest()
@@ -350,6 +360,7 @@ SOURCES = {
     source.name: source
     for source in (
         DIGITS,
+        DIGITS_NOISY,
         MNIST,
         FASHION_MNIST,
         CIFAR_10,

@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from app import theme
 from app.charts import images, lanes, paths, slices, tables, ticks
 from app.charts.quantities import LOSS
+from app.views import valleys as valleys_view
 from jobs import offline, queries
 from jobs.progress_line import ProgressLine
 from jobs.service import Service
@@ -150,6 +151,16 @@ def test_panels_of_lanes_share_one_scale_with_the_rule_on_it() -> None:
     low, high = domains[0]
     assert low < 0.5 < 20 < high
     assert lanes.figure({"a": frame.assign(value=-1.0)}, {"top": "Top"}, ORDER, axis, []) is None
+
+
+@pytest.mark.parametrize(
+    ("onward", "said"),
+    [(False, "the end of training. "), (True, "the end of training, which then went on from it. ")],
+)
+def test_the_note_on_slices_says_what_the_average_led_to(onward: bool, said: str) -> None:
+    spec = valleys.Spec().model_dump(mode="json")
+    told = valleys_view.explained(spec, 4, "the last 4 of 12 snapshots", ("test",), onward=onward)
+    assert f"The weight average is over the last 4 of 12 snapshots and {said}" in told
 
 
 def test_all_slices_share_one_vertical_scale() -> None:

@@ -90,7 +90,7 @@ def test_the_papers_row() -> None:
     assert spec.network == GNNSpec(width=256, depth=3, norm="batch")
     assert spec.treatment.std == 0.01 / 256**0.5  # type: ignore[union-attr]
     assert (spec.training.epochs, spec.training.learning_rate, spec.training.weight_decay) == (500, 1e-3, 0)
-    assert [spec.training.warmup(step) for step in (0, 12, 24, 25)] == [1 / 25, 13 / 25, 1, 1]
+    assert [spec.training.rate(step) for step in (0, 12, 24, 25)] == [1 / 25, 13 / 25, 1, 1]
     assert lmc_gnn.PRESETS["paper"].w == WAsymmetric()
 
 

@@ -214,7 +214,7 @@ def test_the_paper_presets_of_residual_networks_are_the_papers_settings(
     planned = {run.role: run.spec for run in row.expand(spec)}
     names = ("standard", "sigma", "w")
     rates = {
-        name: [planned[f"{name}/train/0"].training.warmup(epoch) for epoch in range(epochs)] for name in names
+        name: [planned[f"{name}/train/0"].training.rate(epoch) for epoch in range(epochs)] for name in names
     }
     for name, peak, growth in (("standard", 1e-2, 1.259), ("sigma", 1e-3, 1.122), ("w", 1e-2, 1.259)):
         training = planned[f"{name}/train/0"].training
@@ -255,9 +255,9 @@ def test_sigma_networks_own_learning_rate_starts_its_warm_up_where_the_others_do
     assert planned["standard/train/0"].training == planned["w/train/0"].training == training
     sigma = planned["sigma/train/0"].training
     assert sigma.learning_rate == 2e-3
-    assert sigma.warmup(0) * 2e-3 == pytest.approx(training.warmup(0) * 1e-2)
+    assert sigma.rate(0) * 2e-3 == pytest.approx(training.rate(0) * 1e-2)
     lower = roles(own.model_copy(update={"sigma_learning_rate": 1e-4}))["sigma/train/0"].training
-    assert {lower.warmup(epoch) for epoch in range(20)} == {1.0}
+    assert {lower.rate(epoch) for epoch in range(20)} == {1.0}
 
 
 def test_each_row_of_the_paper_has_its_own_numbers() -> None:

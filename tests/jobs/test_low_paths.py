@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from kind_tools import carried_out, records, trained
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -84,6 +85,100 @@ def test_a_stopped_run_keeps_the_snapshots_of_an_undisturbed_one(tmp_path: Path)
     for epoch in train.snapshot_epochs(spec):
         files = [(tmp_path / name / snapshot(epoch)).read_bytes() for name in ("stopped", "whole")]
         assert files[0] == files[1]
+
+
+def _onward(name: str, source: str, averaged: int, **change: Any) -> train.Spec:
+    """Training of one of `TREATMENTS` that goes on from a run of `networks`."""
+    return trained(TREATMENTS[name], start=source, averaged=averaged, snapshots=1, **change)
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+@pytest.mark.parametrize("averaged", [0, 1, 2])
+def test_training_goes_on_from_the_average_of_the_last_snapshots_and_the_end(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path, name: str, averaged: int
+) -> None:
+    """Of effective weights; what D fixes stays what it was, and training moves the rest."""
+    source, folder = networks[name]
+    outcome = carried_out(_onward(name, source, averaged), tmp_path, {source: folder})
+    assert outcome.state == "done", outcome.error
+    files = [snapshot(0), snapshot(2), "weights.safetensors"][2 - averaged :]
+    each = [load(folder / file).effective() for file in files]
+    start, end = (load(tmp_path / file) for file in (snapshot(0), "weights.safetensors"))
+    for parameter, weights in start.effective().items():
+        expected = sum(one[parameter].double() for one in each) / len(each)
+        torch.testing.assert_close(weights.double(), expected, rtol=0, atol=1e-6)
+        moved = weights != end.effective()[parameter]
+        if start.asymmetry and parameter in start.asymmetry.trainable:
+            fixed = ~start.asymmetry.trainable[parameter]
+            assert torch.equal(weights[:, fixed], each[-1][parameter][:, fixed])
+            assert not moved[:, fixed].any()
+        assert moved.any()
+
+
+def test_training_that_went_on_and_was_stopped_ends_as_an_undisturbed_one(
+    networks: dict[str, tuple[str, Path]], tmp_path: Path
+) -> None:
+    source, folder = networks["w"]
+    sgd = TrainingSpec(epochs=30, optimizer="sgd", learning_rate=0.01)
+    spec = _onward("w", source, 2, training=sgd)
+    for stop in (20.0, 50.0):
+        outcome = carried_out(spec, tmp_path / "stopped", {source: folder}, stop_at=stop)
+        assert outcome.state == "interrupted", outcome.error
+    for name in ("stopped", "whole"):
+        assert carried_out(spec, tmp_path / name, {source: folder}).state == "done"
+    ends = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("stopped", "whole")]
+    assert ends[0] == ends[1]
+
+
+def test_a_start_must_have_trained_the_same_networks_and_kept_their_snapshots() -> None:
+    source = trained(WAsymmetric(), snapshots=2)
+    known: dict[str, RunSpec] = {spec_hash(source): source}
+    matched = align.Spec(source=spec_hash(source), pairs=PAIRS)
+    known[spec_hash(matched)] = matched
+    train.check_inputs(_onward("w", spec_hash(source), 2), known)
+    refused = {
+        "averaged": (_onward("w", spec_hash(source), 3), "keeps 2 snapshots; accepted: as many or fewer"),
+        "start": (_onward("w", spec_hash(matched), 2), "is align; accepted: the hash of a train run"),
+        "seeds": (_onward("w", spec_hash(source), 2, seeds=(0, 1)), r"accepted: \[0, 1, 2\]"),
+        "mask_seeds": (_onward("w", spec_hash(source), 2, mask_seeds=(7,)), r"accepted: \[0\]"),
+        "treatment": (_onward("standard", spec_hash(source), 2), "accepted: .*w_asymmetric"),
+    }
+    for field, (spec, said) in refused.items():
+        with pytest.raises(ValidationError, match=said) as caught:
+            train.check_inputs(spec, known)
+        assert caught.value.errors()[0]["loc"] == (field,)
+    with pytest.raises(ValidationError, match=r"3, and start names no run .*; accepted: 0"):
+        trained(Standard(), averaged=3)
+
+
+def test_what_slices_average_must_be_of_the_same_networks() -> None:
+    first = trained(Standard(), snapshots=2)
+    onward = _onward("standard", spec_hash(first), 2)
+    other = trained(WAsymmetric(), snapshots=2)
+    known: dict[str, RunSpec] = {spec_hash(spec): spec for spec in (first, onward, other)}
+    settings = {"data": "digits", "source": spec_hash(onward), "members": (0, 1), "directions": ("average",)}
+    fits = valley.Spec.model_validate(settings | {"average_of": spec_hash(first), "averaged": 2})
+    valley.check_inputs(fits, known)
+    assert fits.inputs() == (spec_hash(onward), spec_hash(first))
+    refused = [
+        ("averaged", {"averaged": 3, "average_of": spec_hash(first)}, "average_of .* keeps 2 snapshots"),
+        ("averaged", {"averaged": 2}, "source .* keeps 1 snapshots"),
+        ("average_of", {"average_of": spec_hash(other)}, "by treatment, mask_seeds; accepted"),
+    ]
+    for field, change, said in refused:
+        with pytest.raises(ValidationError, match=said) as caught:
+            valley.check_inputs(valley.Spec.model_validate(settings | change), known)
+        assert caught.value.errors()[0]["loc"] == (field,)
+    with pytest.raises(ValidationError, match="no direction leads from an average"):
+        valley.Spec.model_validate(settings | {"directions": ("sign",), "average_of": spec_hash(first)})
+
+
+def test_a_run_without_a_start_asks_what_it_asked_before() -> None:
+    assert not {"start", "averaged"} & trained(Standard()).model_dump().keys()
+    assert trained(Standard()).inputs() == ()
+    onward = _onward("standard", "0" * 32, 2)
+    assert registry.run_spec(onward.model_dump(mode="json")) == onward
+    assert onward.inputs() == ("0" * 32,)
 
 
 def test_more_snapshots_than_epochs_are_refused() -> None:

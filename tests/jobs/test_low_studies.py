@@ -13,9 +13,14 @@ from pydantic import ValidationError
 
 from jobs import registry
 from jobs.headline import spread
-from jobs.specs import spec_hash
+from jobs.inputs import snapshot
+from jobs.kinds import train, valley
+from jobs.specs import RunSpec, spec_hash
 from jobs.studies import curves, landscape, lmc, valleys, valleys_results
+from symcore.data.sources import load as load_data
+from symcore.metrics import Evaluator
 from symcore.networks.mlp import MLPSpec
+from symcore.population import load
 from symcore.training import TrainingSpec
 
 STUDIES = {"curves": curves, "valleys": valleys}
@@ -45,6 +50,37 @@ def test_curves_join_the_networks_of_the_linear_study() -> None:
     assert theirs.items() <= mine.items()
 
 
+def test_slices_from_the_average_lead_to_the_end_of_training_that_went_on_from_it() -> None:
+    """He, Huang and Yuan 2019, section 7.3 of their code's protocol on digits: averaged from epoch 30 of 60, then 60 more."""
+    planned = {run.role: run.spec for run in valleys.expand(valleys.PRESETS["swa"])}
+    for name in valleys.PRESETS["swa"].treatments:
+        first, onward = (planned[f"{name}/{part}/0"] for part in ("averaged", "train"))
+        slices, curved = (planned[f"{name}/{part}/0"] for part in ("valley", "curvature"))
+        assert isinstance(first, train.Spec)
+        assert isinstance(onward, train.Spec)
+        assert isinstance(slices, valley.Spec)
+        assert (onward.start, onward.averaged) == (spec_hash(first), 30)
+        assert train.snapshot_epochs(first)[-30:] == list(range(30, 60))
+        assert [first.training.rate(epoch) for epoch in (0, 20, 25, 30, 59)] == [1, 1, 0.75, 0.5, 0.5]
+        assert {onward.training.rate(epoch) * onward.training.learning_rate for epoch in range(60)} == {2e-3}
+        assert onward.training.optimizer == "sgd"
+        assert (slices.source, slices.average_of, slices.averaged) == (
+            spec_hash(onward),
+            spec_hash(first),
+            30,
+        )
+        assert curved.inputs() == (spec_hash(onward),)
+        known: dict[str, RunSpec] = {spec_hash(run): run for run in planned.values()}
+        train.check_inputs(onward, known)
+        valley.check_inputs(slices, known)
+
+
+def test_slices_without_an_average_need_no_run_that_is_averaged() -> None:
+    spec = valleys.PRESETS["swa"].model_copy(update={"directions": ("sign",)})
+    slices = [run.spec for run in valleys.expand(spec) if isinstance(run.spec, valley.Spec)]
+    assert [run.average_of for run in slices] == [None] * 3
+
+
 def test_more_eigenvalues_than_steps_are_refused() -> None:
     with pytest.raises(ValidationError, match="41 of 40 steps; accepted: 1 to 40") as caught:
         valleys.Spec(eigenvalues=41)
@@ -53,8 +89,10 @@ def test_more_eigenvalues_than_steps_are_refused() -> None:
 
 def test_a_short_training_keeps_a_snapshot_an_epoch() -> None:
     short = {"training": TrainingSpec(epochs=3)}
-    (train, *_), (_, slices, *_) = (valleys.expand(valleys.Spec(**short)) for _ in range(2))
-    assert (train.spec.snapshots, slices.spec.averaged) == (3, 3)
+    first, slices, *_ = (run.spec for run in valleys.expand(valleys.Spec(**short)))
+    assert isinstance(first, train.Spec)
+    assert isinstance(slices, valley.Spec)
+    assert (first.snapshots, slices.averaged) == (3, 3)
     planned = {
         run.role: run.spec for run in landscape.expand(landscape.Spec(training=TrainingSpec(epochs=1)))
     }
@@ -125,6 +163,15 @@ def test_an_asymmetry_says_to_which_side_the_loss_rises_faster() -> None:
 
 
 SMALL: dict[str, Any] = {"network": MLPSpec(width=16, depth=1), "training": TrainingSpec(epochs=4)}
+FEW_SLICES = SMALL | {
+    "networks": 2,
+    "snapshots": 2,
+    "averaged": 2,
+    "points": 9,
+    "steps": 6,
+    "probes": 4,
+    "treatments": ("w",),
+}
 
 
 def test_a_small_study_of_curves_runs_from_end_to_end(tmp_path: Path) -> None:
@@ -148,18 +195,7 @@ def test_a_small_study_of_curves_runs_from_end_to_end(tmp_path: Path) -> None:
 
 
 def test_a_small_study_of_valleys_runs_from_end_to_end(tmp_path: Path) -> None:
-    spec = valleys.Spec(
-        **SMALL,
-        networks=2,
-        snapshots=2,
-        averaged=2,
-        draws=1,
-        points=9,
-        images=100,
-        steps=6,
-        probes=4,
-        treatments=("w",),
-    )
+    spec = valleys.Spec(**FEW_SLICES, draws=1, images=100)
     found = valleys.results(spec, *study_tables(valleys, spec, tmp_path))
     (row,) = found["summary"].to_pylist()
     assert (row["networks"], row["midpoints"], row["averages"]) == (2, 1, 2)
@@ -174,6 +210,22 @@ def test_a_small_study_of_valleys_runs_from_end_to_end(tmp_path: Path) -> None:
         told = dict(zip(said.columns, said.rows[0], strict=True))[f"networks'\n{quantity}"]
         assert told == spread(float(np.mean(reached)), float(np.std(reached, ddof=1)))
     check_fits(said)
+
+
+def test_a_small_study_goes_on_from_the_average(tmp_path: Path) -> None:
+    """Its networks are those at the end of all training, and the slice begins where the further training did."""
+    spec = valleys.Spec(**FEW_SLICES, onward_epochs=2, directions=("average",), images=0)
+    roles, tables = study_tables(valleys, spec, tmp_path)
+    found = valleys.results(spec, roles, tables)
+    reached = {row["network"]: row["test_loss"] for row in found["networks"].to_pylist()}
+    slices = [row for row in found["valleys"].to_pylist() if row["split"] == "test"]
+    assert {row["member"]: row["end"] for row in slices} == pytest.approx(reached, rel=1e-4)
+    averaged = load(tmp_path / roles["w/averaged/0"] / "weights.safetensors")
+    kept = [tmp_path / roles["w/averaged/0"] / snapshot(epoch) for epoch in (0, 2)]
+    each = [averaged.effective(), *(load(path).effective() for path in kept)]
+    swa = {name: sum(one[name] for one in each) / 3 for name in each[0]}
+    loss, _ = Evaluator(averaged.network, load_data("digits", tmp_path))(swa, averaged.buffers, "test")
+    assert [row["middle"] for row in slices] == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_slice_that_leads_to_a_network_has_the_accuracies_of_both_ends() -> None:

@@ -1,16 +1,18 @@
 """Offsets, fixed biases, a W-Asymmetric start, and masks with FiGLU: what they fix, what stays trained, and what is left of symmetry."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from symcore import adamw, asymmetry, controls
+from symcore import asymmetry, controls
 from symcore.data import sources
 from symcore.networks.gnn import GNNSpec
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.recurrent import RecurrentSpec
 from symcore.networks.resnet import ResNetSpec
+from symcore.optimisers import adamw, blocks, sgd
 from symcore.population import Design, build, forward, load, save
 from symcore.symmetry.automorphisms import coloured_graph, find
 from symcore.symmetry.inspector import changes
@@ -74,16 +76,22 @@ def test_syre_offsets_every_parameter_and_trains_all_of_them(name):
     assert together.std().item() == pytest.approx(0.3, rel=0.1)
 
 
+def starts(start):
+    """Its blocks, with a learning rate of .1 and a weight decay of .5."""
+    return list(blocks.starts(start.effective(), torch.tensor([0.1]), torch.tensor([0.5]), start.asymmetry))
+
+
+@pytest.mark.parametrize("begin", [adamw.begin, partial(sgd.begin, momentum=0.0)], ids=["adamw", "sgd"])
 @pytest.mark.parametrize("mask_seeds", [(0,), (0, 5)], ids=["shared", "per member"])
-def test_weight_decay_alone_takes_a_syre_network_to_its_offset(mask_seeds):
+def test_weight_decay_alone_takes_a_syre_network_to_its_offset(mask_seeds, begin):
     """Without a gradient W shrinks by 1 - rate * decay in each step, so effective weights go to F and not to 0."""
     start = population("mlp", Syre(std=0.5), mask_seeds=mask_seeds)
-    blocks = adamw.build(start.effective(), torch.tensor([0.1]), torch.tensor([0.5]), start.asymmetry)
-    for block in blocks:
-        adamw.set_rate(block, torch.tensor([0.2]))
+    trained = [begin(block) for block in starts(start)]
+    for block in trained:
+        block.set_rate(torch.tensor([0.2]))
         for step in range(1, 11):
-            adamw.update(block, torch.zeros_like(block.weights), torch.tensor([float(step)]))
-    views = {name: w for block in blocks for name, w in block.layout.views(block.weights).items()}
+            block.update(torch.zeros_like(block.weights), torch.tensor([float(step)]))
+    views = {name: w for block in trained for name, w in block.layout.views(block.weights).items()}
     shrunk = replace(start, parameters={name: w * 0.9**10 for name, w in start.parameters.items()})
     for name, expected in shrunk.effective().items():
         torch.testing.assert_close(views[name], expected, rtol=0, atol=1e-6)
@@ -92,11 +100,9 @@ def test_weight_decay_alone_takes_a_syre_network_to_its_offset(mask_seeds):
 def test_blocks_without_offsets_have_nothing_to_pull():
     for treatment in (Standard(), WAsymmetric(), FixedBiases(), AsymmetricInit()):
         start = population("mlp", treatment)
-        blocks = adamw.build(start.effective(), torch.tensor([0.1]), torch.tensor([0.5]), start.asymmetry)
-        assert all(block.pull is None for block in blocks)
-    start = population("mlp", Syre())
-    for block in adamw.build(start.effective(), torch.tensor([0.1]), torch.tensor([0.5]), start.asymmetry):
-        assert block.pull is not None
+        assert all(adamw.begin(block).pull is None for block in starts(start))
+    for block in starts(population("mlp", Syre())):
+        assert adamw.begin(block).pull is not None
 
 
 @EACH

@@ -260,3 +260,15 @@ def test_the_published_files_hold_what_is_known_of_them(name):
     assert all(len(count) == source.classes for count in counts)
     if name != "mnist":
         assert all((count == count[0]).all() for count in counts)
+
+
+def test_a_tenth_of_noisy_digits_has_another_label():
+    """Of those to train; they are the first of those that `digits` trains on, and labels to test are right."""
+    plain, noisy = (sources.load(name, Path()) for name in ("digits", "digits-noisy"))
+    assert {name: len(split) for name, split in noisy.splits.items()} == noisy.source.sizes
+    train, whole = noisy.splits["train"], plain.splits["train"]
+    assert torch.equal(train.images, whole.images[:900])
+    assert int((train.labels != whole.labels[:900]).sum()) == 90
+    assert torch.equal(noisy.splits["test"].labels[:400], whole.labels[900:])
+    assert torch.equal(noisy.splits["test"].labels[400:], plain.splits["test"].labels)
+    assert set(train.labels.tolist()) == set(range(10))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from symcore import adamw
 from symcore.checkpoints import StoppedError
 from symcore.data.sources import SOURCES, Dataset, Split
 from symcore.gradients import gradient_program, interleaved_gradient_program
@@ -18,6 +19,7 @@ from symcore.interleaved.turns import joined, side_by_side
 from symcore.metrics import Evaluator
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.resnet import ResNetSpec
+from symcore.optimisers import adamw, blocks, sgd
 from symcore.population import Design, Population, build, call_one
 from symcore.precision import arithmetic
 from symcore.training import Hooks, Trainer, TrainingSpec, fit
@@ -148,7 +150,7 @@ def test_a_network_and_its_gradients_are_those_of_each_member(treatment, mask_se
     )
 
     network = InterleavedNetwork(population.network, (3, 8, 8), torch.float32)
-    layout = adamw.Layout({name: w.shape[1:] for name, w in weights.items()}, channels_last=True)
+    layout = blocks.Layout({name: w.shape[1:] for name, w in weights.items()}, channels_last=True)
     block = layout.flatten(weights).to(device)  # as in training, no member's weights follow another's
     leaves = {name: w.requires_grad_() for name, w in layout.views(block).items()}
     tensors = leaves | {name: b.to(device) for name, b in buffers.items()}
@@ -249,16 +251,18 @@ def test_a_result_may_be_used_several_times(what):
     close(form(weights, x.unsqueeze(0))[0], network(x).detach(), 1e-4)
 
 
+@pytest.mark.parametrize("begin", [adamw.begin, partial(sgd.begin, momentum=0.9)], ids=["adamw", "sgd"])
 @pytest.mark.parametrize("treatment", [Standard(), WAsymmetric()], ids=["standard", "w"])
-def test_the_order_of_filters_in_memory_changes_no_update(treatment):
+def test_the_order_of_filters_in_memory_changes_no_update(treatment, begin):
     """Gradients may come in either order too."""
     start, rate, decay = residual(treatment), torch.tensor([1e-2]), torch.tensor([0.1])
     gradients = {n: torch.randn(w.shape, generator=generator()) for n, w in start.effective().items()}
     ends = []
     for channels_last in (False, True):
-        (block,) = adamw.build(start.effective(), rate, decay, start.asymmetry, channels_last=channels_last)
+        (begun,) = blocks.starts(start.effective(), rate, decay, start.asymmetry, channels_last=channels_last)
+        block = begin(begun)
         for step in (1.0, 2.0):
-            adamw.update(block, block.layout.flatten(gradients), torch.tensor([step]))
+            block.update(block.layout.flatten(gradients), torch.tensor([step]))
         ends.append(block.layout.views(block.weights))
     for name, plain in ends[0].items():
         assert torch.equal(plain, ends[1][name])

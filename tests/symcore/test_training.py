@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from symcore import adamw, asymmetry
+from symcore import asymmetry
 from symcore.checkpoints import StoppedError
 from symcore.data import augment, sources
 from symcore.gradients import Product, gradient_program
 from symcore.networks.mlp import MLPSpec
+from symcore.optimisers import adamw, blocks
 from symcore.population import Design, build
 from symcore.training import Hooks, Trainer, TrainingSpec, fit
 from symcore.treatments import (
@@ -36,6 +38,18 @@ SPEC = TrainingSpec(epochs=2, batch=100)
 WARMING = TrainingSpec(
     epochs=4, batch=100, warmup_epochs=2, warmup_start=0.1, augment="crop_flip", weight_decay=0.3
 )
+MOMENTUM = TrainingSpec(
+    epochs=4,
+    batch=100,
+    optimizer="sgd",
+    momentum=0.8,
+    weight_decay=0.03,
+    warmup_epochs=1,
+    warmup_start=0.1,
+    fall_start=1,
+    fall_epochs=2,
+    fall_to=0.25,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +62,7 @@ def population(treatment, seeds=(4, 8, 15), mask_seeds=(0,), width=16):
 
 
 def trained_alone(start, digits, member, lr, decay, spec=SPEC):
-    """One member through torch's own module, loss, AdamW and schedule, raw weights and F + D * W in every forward."""
+    """One member through torch's own module, loss, optimiser and schedule, raw weights and F + D * W in every forward."""
     one = start.select([member])
     network = one.network
     for name, buffer in one.buffers.items():
@@ -56,12 +70,20 @@ def trained_alone(start, digits, member, lr, decay, spec=SPEC):
             "fixed", buffer[0] if buffer.ndim == 3 else buffer
         )
     raw = {name: p[0].clone().requires_grad_() for name, p in one.parameters.items()}
-    optimiser = torch.optim.AdamW(raw.values(), lr=lr, weight_decay=decay)
+    optimiser = (
+        torch.optim.SGD(raw.values(), lr=lr, weight_decay=decay, momentum=spec.momentum)
+        if spec.optimizer == "sgd"
+        else torch.optim.AdamW(raw.values(), lr=lr, weight_decay=decay)
+    )
     warm_up, first = spec.warmup_epochs, spec.warmup_start if spec.warmup_epochs else 1
     growth = first ** (-1 / max(1, warm_up))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda epoch: first * growth ** min(epoch, warm_up)
-    )
+    falls = (spec.fall_start, spec.fall_start + spec.fall_epochs)
+
+    def rate(epoch):
+        fallen = np.interp(epoch, falls, (1, spec.fall_to)) if spec.fall_epochs else 1
+        return first * growth ** min(epoch, warm_up) * fallen
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     trainer = Trainer(one, digits, spec)
     train = digits.splits["train"]
     for epoch in range(spec.epochs):
@@ -118,10 +140,72 @@ def test_warm_up_and_augmentation_are_those_of_a_network_alone(spec, digits):
         assert torch.equal(together.effective()[name][~d], start.effective()[name][~d])
 
 
+@pytest.mark.parametrize("treatment", TREATMENTS, ids=lambda t: t.kind)
+@pytest.mark.parametrize("mask_seeds", [(0,), (0, 0, 5)], ids=["shared masks", "masks per member"])
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_sgd_is_torchs_for_each_network(treatment, mask_seeds, momentum, digits):
+    """To 1e-4 of each weight tensor's norm after 52 steps of warm-up and fall; decay acts on W alone, and nothing that D fixes moves."""
+    spec = MOMENTUM.model_copy(update={"momentum": momentum})
+    start = population(treatment, mask_seeds=mask_seeds)
+    lr, decay = [1e-2, 3e-2, 2e-2], [0.03, 0.0, 0.3]
+    together = fit(Trainer(start, digits, spec, learning_rates=lr, weight_decays=decay))
+    for member in range(3):
+        masks = together.asymmetry.select([member]).trainable if together.asymmetry else {}
+        for name, raw in trained_alone(start, digits, member, lr[member], decay[member], spec).items():
+            expected = raw * masks[name].view_as(raw) if name in masks else raw
+            got = together.parameters[name][member]
+            assert (got - expected).norm() <= 1e-4 * expected.norm()
+    for name, d in (start.asymmetry.trainable if start.asymmetry else {}).items():
+        still = ~d.expand_as(start.parameters[name])
+        assert torch.equal(together.effective()[name][still], start.effective()[name][still])
+
+
+def test_a_fall_of_the_learning_rate():
+    """Full to epoch 20, then evenly down to half at epoch 30 (He, Huang and Yuan 2019, shortened)."""
+    spec = TrainingSpec(epochs=60, fall_start=20, fall_epochs=10, fall_to=0.5)
+    expected = np.interp(range(60), [20, 30], [1.0, 0.5])
+    assert [spec.rate(epoch) for epoch in range(60)] == pytest.approx(expected)
+
+
+def test_a_fall_follows_a_warm_up():
+    spec = TrainingSpec(epochs=6, warmup_epochs=2, warmup_shape="linear", fall_start=3, fall_epochs=2)
+    assert [spec.rate(epoch) for epoch in range(6)] == [0.5, 1.0, 1.0, 1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("field", "settings", "said"),
+    [
+        (
+            "momentum",
+            {"momentum": 0.5},
+            "0.5 is SGD's, and the optimizer is adamw; accepted: 0.9, or optimizer sgd",
+        ),
+        ("fall_start", {"fall_start": 3}, "3, and fall_epochs is 0, .*; accepted: 0"),
+        ("fall_to", {"fall_to": 0.5}, "0.5, and fall_epochs is 0, .*; accepted: 0"),
+        ("fall_start", {"fall_epochs": 4, "fall_start": 7}, "from 7 over 4 epochs, .*; accepted: 0 to 6"),
+        ("fall_start", {"fall_epochs": 4, "warmup_epochs": 2}, "from 0 over 4 .*; accepted: 2 to 6"),
+        ("fall_start", {"fall_epochs": 9, "warmup_epochs": 2}, "accepted: fall_epochs up to 8"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(field, settings, said):
+    with pytest.raises(ValidationError, match=said) as refused:
+        TrainingSpec(epochs=10, **settings)
+    assert [error["loc"] for error in refused.value.errors()] == [(field,)]
+
+
+def test_settings_from_before_sgd_have_the_json_that_they_had():
+    """Hashes of specs hold it."""
+    before = {"epochs", "batch", "learning_rate", "weight_decay", "warmup_epochs", "warmup_start", "augment"}
+    assert TrainingSpec().model_dump(mode="json").keys() == before
+    now = MOMENTUM.model_dump(mode="json")
+    assert now.keys() - before == {"optimizer", "momentum", "fall_start", "fall_epochs", "fall_to"}
+    assert TrainingSpec.model_validate(now) == MOMENTUM
+
+
 def test_the_papers_warm_up():
     """1e-4 times 1.259 after each of epochs 1 to 20, then constant (Lim et al. 2024, appendix E.1 and the authors' code)."""
     spec = TrainingSpec(epochs=100, learning_rate=1e-2, warmup_epochs=20, warmup_start=0.01)
-    rates = [spec.learning_rate * spec.warmup(epoch) for epoch in range(spec.epochs)]
+    rates = [spec.learning_rate * spec.rate(epoch) for epoch in range(spec.epochs)]
     assert rates[:21] == pytest.approx([1e-4 * 1.259**epoch for epoch in range(21)], rel=2e-3)
     assert rates[20:] == [1e-2] * 80
 
@@ -129,7 +213,7 @@ def test_the_papers_warm_up():
 def test_a_linear_warm_up():
     """(step + 1) / 25 of the full rate, then all of it (the authors' code for graphs, where an epoch is a step)."""
     spec = TrainingSpec(warmup_epochs=25, warmup_shape="linear")
-    assert [spec.warmup(epoch) for epoch in range(30)] == [min(1.0, (n + 1) / 25) for n in range(30)]
+    assert [spec.rate(epoch) for epoch in range(30)] == [min(1.0, (n + 1) / 25) for n in range(30)]
 
 
 def test_draws_depend_on_a_members_seed_and_the_epoch_only(digits):
@@ -181,8 +265,8 @@ def stop_after(looks: int):
 
 @pytest.mark.parametrize(
     ("treatment", "spec"),
-    [*((treatment, SPEC) for treatment in TREATMENTS), (WAsymmetric(), WARMING)],
-    ids=[*(treatment.kind for treatment in TREATMENTS), "warm-up and augmentation"],
+    [*((treatment, SPEC) for treatment in TREATMENTS), (WAsymmetric(), WARMING), (WAsymmetric(), MOMENTUM)],
+    ids=[*(treatment.kind for treatment in TREATMENTS), "warm-up and augmentation", "momentum"],
 )
 def test_resumed_equals_undisturbed_bit_for_bit(treatment, spec, digits, tmp_path, monkeypatch):
     """Stopped in mid-epoch over and over, weights and every reported number are those of one undisturbed run."""
@@ -263,8 +347,12 @@ FUSED_WARMING = WARMING.model_copy(update={"batch": 64})
 @needs_gpu
 @pytest.mark.parametrize(
     ("treatment", "spec"),
-    [*((treatment, FUSED) for treatment in TREATMENTS), (WAsymmetric(), FUSED_WARMING)],
-    ids=[*(treatment.kind for treatment in TREATMENTS), "warm-up and augmentation"],
+    [
+        *((treatment, FUSED) for treatment in TREATMENTS),
+        (WAsymmetric(), FUSED_WARMING),
+        (WAsymmetric(), MOMENTUM.model_copy(update={"batch": 64})),
+    ],
+    ids=[*(treatment.kind for treatment in TREATMENTS), "warm-up and augmentation", "momentum"],
 )
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("tf32", 1e-2)])
 def test_captured_steps_on_a_gpu_equal_the_cpu(treatment, spec, precision, tolerance, digits):
@@ -307,7 +395,7 @@ def test_an_update_in_the_product_is_adamw(masks, batch):
     )
     d = None if masks is None else torch.rand(masks, rows, columns, generator=generator) < 0.8
     asym = None if d is None else asymmetry.Asymmetry({"w": d}, {"w": torch.zeros(masks, rows, columns)})
-    (start,) = adamw.build(weights, rates, decays, asym)
+    (start,) = map(adamw.begin, blocks.starts(weights, rates, decays, asym))
     start.first.normal_(generator=generator)
     start.second.add_(60 + start.first.square())
     exact, there = (
@@ -318,7 +406,7 @@ def test_an_update_in_the_product_is_adamw(masks, batch):
         for change in (lambda t: t.double(), lambda t: t.cuda())
     )
     gradient = (left.double().transpose(1, 2) @ right.double()).flatten(1)
-    adamw.update(exact, gradient, torch.tensor([3.0], dtype=torch.float64))
+    exact.update(gradient, torch.tensor([3.0], dtype=torch.float64))
     fused_adamw.update(there, Product(left.cuda(), right.cuda()), torch.tensor([3.0], device="cuda"))
     moving = exact.second.isfinite()
     for name in ("weights", "first", "second"):

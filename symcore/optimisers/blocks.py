@@ -1,13 +1,13 @@
-"""AdamW (Loshchilov and Hutter 2019) on a whole population, in blocks: some parameters of all members in one tensor.
+"""What optimisers share: a population's parameters in blocks, some parameters of all members in one tensor.
 
-On a CPU one block holds everything, so an update is ten operations whatever the network; on a GPU each large matrix is a
+On a CPU one block holds everything, so an update is a few operations whatever the network; on a GPU each large matrix is a
 block of its own, which its gradient meets without a copy.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from symcore.asymmetry import Asymmetry, Parameters
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 ALIGNMENT = 32
 """In a block of several, each parameter starts at a multiple of so many entries: matrix products are slow on unaligned rows."""
 OWN_BLOCK_FROM = {2: 4_096, 4: 65_536}
@@ -70,32 +69,49 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some parameters in training: weights and moments [member, entry], `keep` [member or 1, entry or 1].
-
-    An entry that D fixes has an infinite second moment, which makes its steps 0, and keep 1: nothing moves it.
-    """
+class Start:
+    """Some parameters before the first update, as effective weights F + D * W."""
 
     layout: Layout
     weights: Tensor
-    first: Tensor
-    second: Tensor
+    """[member, entry]"""
     rate: Tensor
     """Learning rates, [member or 1, 1]; the block's own, for `set_rate` changes them."""
     decay: Tensor
-    """Weight decay per unit of learning rate, [member or 1, 1]."""
+    """Weight decay, [member or 1, 1]."""
     trainable: Tensor | None
     """D, [member or 1, entry]; none where nothing is fixed."""
-    keep: Tensor
-    """What a step's decay leaves of each weight."""
     offset: Tensor | None
-    """F where D is 1, [member or 1, entry]: decay pulls towards it, and so acts on W alone; none where it is 0."""
-    pull: Tensor | None
-    """What a step's decay gives back to each weight, [member or 1, entry]: (1 - keep) * offset."""
+    """F where D is 1, [member or 1, entry]: decay pulls towards it; none where it is 0."""
+
+
+@dataclass(frozen=True)
+class Block(Start, ABC):
+    """Some parameters in training; an optimiser's own block adds what it remembers.
+
+    No step moves an entry that D fixes, and decay acts on W alone.
+    """
+
+    @abstractmethod
+    def memory(self) -> dict[str, Tensor]:
+        """What the optimiser remembers of past gradients, by name, [member, entry] each."""
+
+    @abstractmethod
+    def update(self, gradient: Tensor, steps: Tensor) -> None:
+        """One step in place.
+
+        Args:
+            gradient: of the effective weights, [member, entry], of any floating type.
+            steps: counts updates, this one included, as float32 [1] on the device.
+        """
+
+    def set_rate(self, learning_rate: Tensor) -> None:
+        """Changes the learning rates, [member], or [1] where all share it, in place: a captured step reads them where they are."""
+        self.rate.copy_(learning_rate.unsqueeze(1))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds, by name: views [member, *shape] of weights and moments."""
-        parts = {"weights": self.weights, "first": self.first, "second": self.second}
+        """What a checkpoint holds, by name: views [member, *shape] of weights and memory."""
+        parts = {"weights": self.weights} | self.memory()
         return {
             f"{part}/{name}": view
             for part, flat in parts.items()
@@ -114,15 +130,15 @@ def groups(parameters: Mapping[str, Tensor]) -> list[list[str]]:
     return [*([name] for name in large), [name for name in parameters if name not in large]]
 
 
-def build(
+def starts(
     parameters: Mapping[str, Tensor],
     learning_rate: Tensor,
     weight_decay: Tensor,
     asymmetry: Asymmetry | None,
     *,
     channels_last: bool = False,
-) -> list[Block]:
-    """The blocks of a population before the first update.
+) -> Iterator[Start]:
+    """The blocks of a population before the first update, less what an optimiser remembers.
 
     Args:
         parameters: effective weights [member, *shape]; they are copied.
@@ -132,32 +148,16 @@ def build(
         channels_last: the order of filters in memory, as in `Layout`.
     """
     masks, offsets = (asymmetry.trainable, asymmetry.offsets()) if asymmetry else ({}, {})
-    rate, decay = learning_rate.unsqueeze(1), weight_decay.unsqueeze(1)
-    blocks = []
     for names in groups(parameters):
         layout = Layout({name: parameters[name].shape[1:] for name in names}, channels_last)
         weights = layout.flatten({name: parameters[name] for name in names}).clone()
-        second, trainable = torch.zeros_like(weights), None
+        trainable = offset = None
         if any(name in masks for name in names):
             trainable = layout.flatten(_stacked(layout, masks, weights.new_ones((), dtype=torch.bool)))
-            second.masked_fill_(~trainable, torch.inf)
-        first, keep = torch.zeros_like(weights), _kept(rate, decay, trainable)
-        offset = (
-            layout.flatten(_stacked(layout, offsets, weights.new_zeros(())))
-            if trainable is not None
-            else None
-        )
-        offset = offset if offset is not None and offset.any() else None
-        pull = None if offset is None else (1 - keep) * offset
-        blocks.append(
-            Block(layout, weights, first, second, rate.clone(), decay, trainable, keep, offset, pull)
-        )
-    return blocks
-
-
-def _kept(rate: Tensor, decay: Tensor, trainable: Tensor | None) -> Tensor:
-    kept = 1 - rate * decay
-    return kept if trainable is None else torch.where(trainable, kept, 1)
+            offset = layout.flatten(_stacked(layout, offsets, weights.new_zeros(())))
+            offset = offset if offset.any() else None
+        rate, decay = learning_rate.unsqueeze(1).clone(), weight_decay.unsqueeze(1)
+        yield Start(layout, weights, rate, decay, trainable, offset)
 
 
 def _stacked(layout: Layout, some: Mapping[str, Tensor], missing: Tensor) -> Parameters:
@@ -170,29 +170,3 @@ def _stacked(layout: Layout, some: Mapping[str, Tensor], missing: Tensor) -> Par
     members = max(len(d) for d in stacked.values())
     every = {name: missing.expand(members, *shape) for name, shape in layout.shapes.items()}
     return every | {name: d.expand(members, *layout.shapes[name]) for name, d in stacked.items()}
-
-
-def set_rate(block: Block, learning_rate: Tensor) -> None:
-    """Changes the learning rates, [member] or [1] as in `build`, in place: a captured step reads them where they are."""
-    block.rate.copy_(learning_rate.unsqueeze(1))
-    block.keep.copy_(_kept(block.rate, block.decay, block.trainable))
-    if block.pull is not None and block.offset is not None:
-        block.pull.copy_((1 - block.keep) * block.offset)
-
-
-def update(block: Block, gradient: Tensor, steps: Tensor) -> None:
-    """One step in place, gradient [member, entry] of any type; the arithmetic is that of `torch.optim.AdamW`.
-
-    `steps` counts updates, this one included, as float32 [1] on the device.
-    """
-    gradient = gradient.to(block.weights.dtype)
-    first_correction = -torch.expm1(steps * math.log(BETA1))  # 1 - BETA1**steps would cancel
-    second_correction = (-torch.expm1(steps * math.log(BETA2))).sqrt()
-    block.first.lerp_(gradient, 1 - BETA1)
-    block.second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-    denominator = (block.second.sqrt() / second_correction).add_(EPSILON)
-    step = (block.first / denominator).mul_(block.rate / first_correction)
-    block.weights.mul_(block.keep)
-    if block.pull is not None:
-        block.weights.add_(block.pull)
-    block.weights.sub_(step)
