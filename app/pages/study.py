@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import exports, navigation, parts, queries, run_table, views, wording
 from jobs import queries as reads
+from jobs import registry
 from jobs.states import UnknownError
 
 TITLE, ICON, GROUP, URL, ORDER = "Study", ":material/science:", None, "study", 0
@@ -36,7 +37,16 @@ def render() -> None:
     _standing(study)
     _failure(study)
     nothing = not any(table.num_rows for table in results.values())
-    if nothing and not queries.is_going_on(study["state"]):
+    if study["kind"] in registry.kinds():
+        (run,) = study["runs"]
+        label = "See what this run finds"
+        st.page_link(
+            navigation.page("run"),
+            label=label,
+            query_params={"id": run["run"]},
+            icon=":material/play_circle:",
+        )
+    elif nothing and not queries.is_going_on(study["state"]):
         st.info("No run of this study has recorded anything.", icon=":material/info:")
     elif view is not None and results:
         view.draw(study, results)

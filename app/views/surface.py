@@ -33,7 +33,7 @@ def draw(run: Mapping[str, Any]) -> None:
     cells = queries.surfaces(queries.records(lab, "surface_cell", run["run"]))
     marks = queries.surfaces(queries.records(lab, "surface_mark", run["run"]))
     snapshots = queries.surfaces(queries.records(lab, "surface_snapshot", run["run"]))
-    one = Surface(queries.treatment(run["studies"]), plane["kind"], window, cells, marks, snapshots)
+    one = Surface(queries.treatment(run), plane["kind"], window, cells, marks, snapshots)
     for (key, quantity), column in zip(QUANTITIES.items(), st.columns(2, gap="medium"), strict=True):
         classes = SOURCES[spec["data"]].classes
         scale = surfaces.colours(cells[key], quantity, classes, log=quantity is LOSS)
