@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from app import wording
+from app import theme, wording
 from app.charts.quantities import QUANTITIES, Quantity
 from jobs import planning, queries, registry
 from jobs.estimates import Estimate
@@ -120,6 +120,18 @@ def surfaces(table: pa.Table | pd.DataFrame) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas() if isinstance(table, pa.Table) else table
     read = {key: _finite(frame[key]) * quantity.factor for key, quantity in QUANTITIES.items()}
     return frame.assign(**read)
+
+
+def surface_names(service: Service, limit: int) -> dict[str, str]:
+    """The newest finished surfaces by run, each by its treatment and title."""
+    found = queries.runs(service.store, kind="surface", state="done", limit=limit)
+    titles = dict(zip(found["run"].to_pylist(), found["title"].to_pylist(), strict=True))
+    treatments: dict[str, str] = {}
+    for row in queries.roles(service.store, list(titles)).to_pylist():
+        treatment, part, _ = row["role"].partition("/")
+        if part:
+            treatments[row["run"]] = f"{theme.treatment(treatment).label}: "
+    return {run: f"{treatments.get(run, '')}{title} ({run})" for run, title in titles.items()}
 
 
 def metrics(service: Service, run: str) -> pd.DataFrame:
