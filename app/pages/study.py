@@ -60,22 +60,29 @@ def render() -> None:
 
 
 def _head(study: Mapping[str, Any], results: Mapping[str, pa.Table], view: Any) -> None:  # noqa: ANN401 - a module
-    spec, name = study["spec"], study["study"]
+    spec = study["spec"]
     st.page_link(navigation.page("studies"), label="Studies", icon=":material/arrow_back:")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.title(wording.study_title(study["title"], spec), anchor=False, width="stretch")
-        if queries.is_going_on(study["state"]):
-            st.button("Cancel", icon=":material/stop_circle:", on_click=parts.act, args=("cancel", [name]))
-        elif study["state"] in ("failed", "cancelled"):
-            st.button("Resume", icon=":material/play_arrow:", on_click=parts.act, args=("resume", [name]))
-        if st.button("Clone with edits", icon=":material/content_copy:"):
-            st.switch_page(navigation.page("launch"), query_params={"from": name})
-        if not queries.is_going_on(study["state"]):
-            _delete(name)
-        exports.popover(exports.of_study(study, results, view))
+        with st.container(horizontal=True, width="content", gap="small"):
+            _buttons(study, results, view)
     with st.container(horizontal=True, gap="small"):
         parts.badge(study["state"])
         parts.chips(_chips(study))
+
+
+def _buttons(study: Mapping[str, Any], results: Mapping[str, pa.Table], view: Any) -> None:  # noqa: ANN401 - a module
+    """What can be done with the study; they stay in one line."""
+    name = study["study"]
+    if queries.is_going_on(study["state"]):
+        st.button("Cancel", icon=":material/stop_circle:", on_click=parts.act, args=("cancel", [name]))
+    elif study["state"] in ("failed", "cancelled"):
+        st.button("Resume", icon=":material/play_arrow:", on_click=parts.act, args=("resume", [name]))
+    if st.button("Clone with edits", icon=":material/content_copy:"):
+        st.switch_page(navigation.page("launch"), query_params={"from": name})
+    if not queries.is_going_on(study["state"]):
+        _delete(name)
+    exports.popover(exports.of_study(study, results, view))
 
 
 def _failure(study: Mapping[str, Any]) -> None:

@@ -62,6 +62,7 @@ def _beside(name: str) -> list[dict[str, Any]]:
         format_func=known.__getitem__,
         key="beside",
         max_selections=MOST,
+        select_all=False,
         placeholder="surfaces of other runs",
         help=f"The newest {OTHERS} surfaces of all studies can be chosen. All are drawn on one scale.",
     )

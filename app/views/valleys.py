@@ -230,6 +230,10 @@ def spectrum(
     )
 
 
+ACROSS = 6
+"""Columns of the table that have room beside each other: what networks reach, and below it their curvature."""
+
+
 def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
     parts.table(
         spec["treatments"],
@@ -238,6 +242,7 @@ def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
         study,
         hint="At full precision; losses in nats.",
         note="curvature and averages: mean and sample standard deviation",
+        across=ACROSS,
     )
     parts.note(
         "Loss and accuracy: at the end of training, on all images. Gain: what averaging weights lowers the loss by, the loss at the end of training less that of the weight average."
@@ -254,12 +259,12 @@ def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
     ]
     return [
         *reached,
+        Column.of(found, "train_average_gain", "Gain", "train, nats", 4),
+        Column.of(found, "test_average_gain", "Gain", "test, nats", 4),
         Column.of(found, "network_eigenvalue", "Eigenvalue 1", "networks", 2),
         Column.of(found, "midpoint_eigenvalue", "Eigenvalue 1", "midway", 2),
         Column.of(found, "network_trace", "Trace", "networks", 1),
         Column.of(found, "midpoint_trace", "Trace", "midway", 1),
         Column.of(found, "networks", "Networks", "n", 0),
         Column.of(found, "midpoints", "Midpoints", "n", 0),
-        Column.of(found, "train_average_gain", "Gain", "train, nats", 4),
-        Column.of(found, "test_average_gain", "Gain", "test, nats", 4),
     ]

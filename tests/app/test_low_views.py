@@ -81,6 +81,7 @@ def test_a_finished_study_shows_its_cards_charts_and_files(
     cards = {"curves": 4, "valleys": 3}[name]
     assert words(page).count('class="lab-card"') == cards
     assert "n = 2" in words(page)
+    assert words(page).count('class="lab-table"') == {"curves": 1, "valleys": 2}[name]
     for url in ("", "studies"):
         assert "lab-" in words(visit(url))
     for run in queries.study(lab.store, study)["runs"]:
