@@ -138,6 +138,7 @@ def table(
     note: str,
     chosen: str = "",
     heading: str = "Table",
+    across: int | None = None,
 ) -> None:
     """A study's numbers, a row per treatment, and the buttons that hand them out.
 
@@ -150,6 +151,7 @@ def table(
         note: What the numbers are, for a paper.
         chosen: What of the numbers is shown, "test-loss", for the name of the paper's file.
         heading: Above the table.
+        across: Columns that have room beside each other; further ones stand below. None: all have.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.subheader(heading, anchor=False, width="stretch")
@@ -157,7 +159,8 @@ def table(
         latex = tables.booktabs(treatments, told, note)
         file = "-".join(part for part in (study, chosen) if part)
         download("LaTeX", latex, f"{file}.tex", "This table, for booktabs.")
-    html(tables.table(treatments, told))
+    for first in range(0, len(told), across or len(told)):
+        html(tables.table(treatments, told[first : first + (across or len(told))]))
 
 
 def progress(fraction: float, left: str, right: str) -> None:

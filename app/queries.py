@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from app import wording
+from app import theme, wording
 from app.charts.quantities import QUANTITIES, Quantity
 from jobs import planning, queries, registry
 from jobs.estimates import Estimate
 from jobs.service import Service, current
 from jobs.specs import StudySpec, spec_hash
-from jobs.states import FINISHED
+from jobs.states import FINISHED, UnknownError
 
 
 def is_going_on(state: str) -> bool:
@@ -86,9 +86,33 @@ def curvature(table: pa.Table) -> pd.DataFrame:
     between = frame["place"] != "network"
     return frame.assign(
         row=[f"{quantity}{rank}" for quantity, rank in zip(frame["quantity"], ranks, strict=True)],
-        told=[f"{place} {number}" for place, number in zip(frame["place"], frame["number"], strict=True)],
+        told=[_at(point) for point in frame.itertuples()],
         shape=np.where(between, "diamond", "circle"),
     )
+
+
+def _at(point: Any) -> str:  # noqa: ANN401 - a row of a frame
+    """Where the curvature is, in words."""
+    if point.place == "network" or pd.isna(point.alpha):
+        return f"{point.place} {point.number}"
+    return f"α = {point.alpha:g} from network {point.a:.0f} to {point.b:.0f}"
+
+
+def curvature_along(found: pd.DataFrame) -> pd.DataFrame:
+    """What `curvature` gives, by the pairs of networks that it lies between, those at their ends as well.
+
+    Returns:
+        The columns of `found` and `pair`, with a row for every pair that a network is in; what is not above zero is left
+        out, and so are networks in no pair and points whose place is not known.
+    """
+    known = found[found["alpha"].notna() & (found["value"] > 0)]
+    networks, between = known[known["shape"] == "circle"], known[known["shape"] == "diamond"]
+    parts = []
+    for pair, (a, b) in enumerate(dict.fromkeys(zip(between["a"], between["b"], strict=True))):
+        own = between[(between["a"] == a) & (between["b"] == b)]
+        ends = [networks[networks["number"] == end].assign(alpha=at) for end, at in ((a, 0.0), (b, 1.0))]
+        parts.append(pd.concat([ends[0], own, ends[1]]).assign(pair=pair))
+    return pd.concat(parts, ignore_index=True) if parts else known.assign(pair=0).iloc[:0]
 
 
 def surfaces(table: pa.Table | pd.DataFrame) -> pd.DataFrame:
@@ -96,6 +120,18 @@ def surfaces(table: pa.Table | pd.DataFrame) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas() if isinstance(table, pa.Table) else table
     read = {key: _finite(frame[key]) * quantity.factor for key, quantity in QUANTITIES.items()}
     return frame.assign(**read)
+
+
+def surface_names(service: Service, limit: int) -> dict[str, str]:
+    """The newest finished surfaces by run, each by its treatment and title."""
+    found = queries.runs(service.store, kind="surface", state="done", limit=limit)
+    titles = dict(zip(found["run"].to_pylist(), found["title"].to_pylist(), strict=True))
+    treatments: dict[str, str] = {}
+    for row in queries.roles(service.store, list(titles)).to_pylist():
+        treatment, part, _ = row["role"].partition("/")
+        if part:
+            treatments[row["run"]] = f"{theme.treatment(treatment).label}: "
+    return {run: f"{treatments.get(run, '')}{title} ({run})" for run, title in titles.items()}
 
 
 def metrics(service: Service, run: str) -> pd.DataFrame:
@@ -262,14 +298,45 @@ def as_results(
     """
     taken = [queries.records(service.store, table, [run["run"]]) for table in tables]
     found = make(*taken, {f"{ALONE}/{part}/0": run["run"]})
-    own = pa.array([treatment(run["studies"])] * found.num_rows, pa.string())
+    own = pa.array([treatment(run)] * found.num_rows, pa.string())
     return found.set_column(found.schema.get_field_index("treatment"), "treatment", own)
 
 
-def treatment(studies_of_run: Sequence[Mapping[str, Any]]) -> str:
-    """The treatment that a run belongs to by the parts it plays, "other" where that cannot be said."""
-    found = {str(study["role"]).partition("/")[0] for study in studies_of_run}
-    return found.pop() if len(found) == 1 else "other"
+MADE = {
+    "w_asymmetric": "w",
+    "sigma_asymmetric": "sigma",
+    "asymmetric_init": "asym_init",
+    "weight_matching": "rebasin",
+    "activation_matching": "activations",
+    "cycle_consistent": "cycle",
+}
+"""What studies call a kind of treatment or of alignment, where that is not its own name."""
+READ = ("alignment", "source")
+"""Settings that name the run whose treatment one has that reads it, the first of them that is there."""
+
+
+def treatment(run: Mapping[str, Any]) -> str:
+    """The treatment of a run's networks, "other" where that cannot be said.
+
+    A run of studies belongs to the one by which its parts are called; a single run to what it makes of networks, or to
+    the treatment of the run that it reads.
+
+    Args:
+        run: What `jobs.queries.run` knows of it.
+    """
+    roles = [str(study["role"]) for study in run["studies"]]
+    found = {role.partition("/")[0] for role in roles if "/" in role}
+    if found:
+        return found.pop() if len(found) == 1 else "other"
+    spec = run["spec"]
+    if made := spec.get("treatment") or spec.get("method"):
+        kind = str(made["kind"] if isinstance(made, Mapping) else made)
+        return MADE.get(kind, kind)
+    read = next((run["inputs"].get(spec[name]) for name in READ if spec.get(name)), None)
+    try:
+        return treatment(queries.run(current().store, read)) if read else "other"
+    except UnknownError:  # a single run that was imported comes without what it read
+        return "other"
 
 
 def _chosen(table: pa.Table, quantity: Quantity, split: str) -> pd.DataFrame:

@@ -50,7 +50,7 @@ def _columns(link: str) -> dict[str, object]:
     config = st.column_config
     return {
         "role": config.TextColumn("Part"),
-        "title": config.ButtonColumn("Run", type="tertiary", key=link, alignment="left", width=316),
+        "title": config.ButtonColumn("Run", type="tertiary", key=link, alignment="left", width=344),
         "kind": config.TextColumn("Kind", width=88),
         "state": config.MultiselectColumn(
             "State",

@@ -108,17 +108,36 @@ def kind_title(kind: str) -> str:
 
 def headline(name: str, value: float, std: float | None = None) -> str:
     """A number of a run's summary, and its spread: "test accuracy 98.4 ± 0.3 %", others by their names."""
+    if name == "certified trivial":
+        return "certified without symmetry" if value else "not certified without symmetry"
     quantity = QUANTITIES.get(name.rpartition("/")[2].partition(" ")[0])
-    factor, unit, digits = 1.0, " nats" if NATS.search(name) else "", 4
+    factor, unit, digits = (
+        1.0,
+        next((f" {unit}" for unit, names in UNITS.items() if names.search(name)), ""),
+        4,
+    )
+    if name.endswith("share"):
+        factor, unit, digits = 100.0, " %", 3
     if quantity is not None:
         factor, unit, digits = quantity.factor, f" {quantity.unit}", 3
     spread = "" if std is None else f" ± {std * factor:.2g}"
     number = f"{value * factor:.{digits}g}{spread}{unit}"
+    for part, said in SAID.items():
+        name = name.replace(part, said)
     return f"{name.replace('/', ' ')} {number.replace('-', '−')}"
 
 
-NATS = re.compile("barrier|loss|rise")
-"""What numbers of a run's summary are called that are in nats, though they are no quantity of their own."""
+UNITS = {
+    "nats per squared unit of weight": re.compile("eigenvalue|trace"),
+    "nats": re.compile("barrier|loss|rise"),
+}
+"""What numbers of a run's summary are called that have a unit, though they are no quantity of their own."""
+SAID = {
+    "/single, ": ", one layer alone, ",
+    "/bottom, ": ", layers from the input, ",
+    "/top, ": ", layers to the output, ",
+}
+"""Parts of such names as people say them."""
 
 
 def flat(spec: Mapping[str, Any], prefix: str = "", *, missing: str = "default") -> dict[str, str]:
@@ -129,8 +148,12 @@ def flat(spec: Mapping[str, Any], prefix: str = "", *, missing: str = "default")
         if isinstance(value, Mapping):
             found |= flat(value, f"{path}.", missing=missing)
         else:
-            found[path] = missing if value is None else _setting(value)
+            found[path] = _setting(value) if value is not None else "none" if name in ABSENT else missing
     return found
+
+
+ABSENT = {"alignment", "curve", "data"}
+"""Settings that mean none where they are null, and no default."""
 
 
 def _setting(value: Any) -> str:  # noqa: ANN401 - any JSON value

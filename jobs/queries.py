@@ -224,6 +224,15 @@ def records(store: Store, table: str, runs: Sequence[str]) -> pa.Table:
     return store.read(query, {"runs": list(runs)})
 
 
+def roles(store: Store, runs: Sequence[str]) -> pa.Table:
+    """The parts that runs play in studies: run, study, role, oldest study first."""
+    query = """
+        SELECT run, study, role FROM study_run JOIN study_current USING (study)
+        WHERE run IN (SELECT unnest($runs)) AND NOT deleted ORDER BY created, study, position
+    """
+    return store.read(query, {"runs": list(runs)})
+
+
 def count_records(store: Store, table: str, run: str) -> int:
     """How many rows of a record table belong to a run."""
     query = f'SELECT count(*) AS rows FROM "{table}" WHERE run = $run'  # noqa: S608

@@ -65,7 +65,8 @@ def told(draws: int, probes: int) -> str:
     """What a dot is, and the dashed line, as HTML."""
     return (
         f"A dot is one of {draws} random transformations: ‖f′(x) − f(x)‖ / ‖f(x)‖ over {probes} normal inputs, in float64, "
-        "before training. At the dashed line the outputs are the same but for rounding: the network has that symmetry."
+        "before training. At the dashed line the outputs are the same but for rounding: the network has that symmetry. "
+        "Where they do not change at all the dot stands at the left end."
     )
 
 

@@ -9,12 +9,9 @@ import altair as alt
 import pandas as pd
 
 from app import theme
-from app.charts import labels
 
-HEIGHT = 400
-"""Pixels of the chart of pairs."""
-PLOT, ROOM = 320, 0.42
-"""Pixels of its plot, and what it leaves right of the dots for names, in parts of their span."""
+HEIGHT = 362
+"""Pixels of the chart of pairs, which has a legend above it."""
 ROW = 34
 """Pixels of a layer's row."""
 LANES = 0.6
@@ -35,9 +32,7 @@ def against_barriers(pairs: pd.DataFrame, title: str) -> alt.LayerChart:
     """
     shown = pairs.dropna(subset=["value", "barrier"])
     shown = shown.assign(role=shown["treatment"].map(theme.role), label=_labels(shown))
-    named = _beside(shown)
-    reach = [float(shown["value"].min()), float(shown["value"].max()) + ROOM * _span(shown["value"])]
-    x_scale = alt.Scale(domain=reach, zero=False, padding=14, nice=False)
+    x_scale = alt.Scale(zero=False, padding=14, nice=False)
     x = alt.X("value:Q", title=title, scale=x_scale, axis=alt.Axis(tickCount=5))
     y = alt.Y("barrier:Q", title="midpoint test loss barrier (nats)", scale=alt.Scale(padding=14, nice=False))
     told = [
@@ -50,31 +45,12 @@ def against_barriers(pairs: pd.DataFrame, title: str) -> alt.LayerChart:
         strokeDash=[4, 3], strokeWidth=1, tooltip=None
     )
     dots = alt.Chart(shown).mark_circle(size=52, opacity=0.7)
-    names = alt.Chart(named).mark_text(
-        align="left", dx=14, fontSize=labels.FONT, fontWeight=600, tooltip=None
-    )
     layers = [
         zero.encode(y=y, color=theme.fixed("rule")),
         dots.encode(x=x, y=y, color=theme.paint("role"), tooltip=told),
-        names.encode(x=x, y=y, text="label:N", color=theme.paint("words")),
     ]
-    spoken = f"{title} against the barrier, one dot per pair, for {', '.join(named['label'])}"
-    whole = alt.layer(*layers).properties(height=HEIGHT, description=spoken, padding=labels.PADDING)
-    return theme.styled(whole)
-
-
-def _span(values: pd.Series) -> float:
-    return float(values.max() - values.min()) or 1.0
-
-
-def _beside(shown: pd.DataFrame) -> pd.DataFrame:
-    """The treatments' names right of all dots, each as high as the middle of its own where no other name is."""
-    groups = shown.groupby(["treatment", "label", "role"], sort=False)
-    named = groups.agg(barrier=("barrier", "mean")).reset_index().assign(value=shown["value"].max())
-    low, high = min(0.0, shown["barrier"].min()), max(0.0, shown["barrier"].max())
-    gap = labels.GAP * ((high - low) or 1.0) / PLOT
-    named["barrier"] = labels.spread(named["barrier"].tolist(), gap, low + gap, high)
-    return named.assign(words=named["role"].map(theme.words))
+    spoken = f"{title} against the barrier, one dot per pair, for {', '.join(dict.fromkeys(shown['label']))}"
+    return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))
 
 
 def by_layer(values: pd.DataFrame, order: Sequence[str], title: str) -> alt.LayerChart:

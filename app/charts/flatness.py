@@ -50,8 +50,7 @@ def cards(treatments: Sequence[str], summary: pd.DataFrame, split: str, *, plann
         done = 0 if math.isnan(row["surfaces"]) else int(row["surfaces"])
         told = f"flat share, n = {done}" if done == planned else f"{done} of {planned} planes"
         if not math.isnan(row["barrier_midpoint"]):
-            barrier = tables.with_spread(row["barrier_midpoint"], row["barrier_midpoint_std"], 3, 3)
-            told += f" · barrier {barrier} nats"
+            told += f" · barrier {tables.with_unit(*tables.cell(row, 'barrier_midpoint'), 3, 'nats')}"
         told += tables.reached(split, tables.cell(row, "loss"), tables.cell(row, "accuracy"))
         unit = "" if math.isnan(row["flat_share"]) else ' <span class="spread">%</span>'
         drawn.append(tables.card(str(key), value + unit, told))

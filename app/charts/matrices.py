@@ -90,8 +90,8 @@ def _matrix(
 ) -> alt.LayerChart:
     """One matrix; only the first says what the vertical axis is."""
     whole = pd.concat([frame, frame.rename(columns={"a": "b", "b": "a"})], ignore_index=True)
-    whole = whole.assign(a=whole["a"] + 1, b=whole["b"] + 1, dark=whole["value"] > sum(ends) / 2)
-    names = list(range(1, networks + 1))
+    whole = whole.assign(dark=whole["value"] > sum(ends) / 2)
+    names = list(range(networks))
     shown = names if networks <= 15 else names[::5]
     look: dict[str, Any] = {"labelAngle": 0, "grid": False, "values": shown}
     axis = alt.Axis(title="network" if first else None, **look)

@@ -13,7 +13,7 @@ from app.charts.ticks import decades, numeric
 
 WIDTH, GAP, AXIS = 955, 34, 58
 """Pixels that a row of panels may take, between two, and left of the first."""
-COLUMNS, SIDE, CAPTION = 3, 190, 100
+COLUMNS, SIDE, CAPTION = 3, 190, 90
 """Panels in a row; pixels of a panel's height, and of what stands above and below it."""
 FLUSH = 8
 """Pixels from a panel's edge within which an axis label is moved inside, off the label of the next panel."""
@@ -51,7 +51,7 @@ def figure(
 
     Args:
         points: Columns treatment, direction, member, draw, position, value (in the unit of `quantity`).
-        panels: By direction, what is said above it and along its horizontal axis.
+        panels: By direction, what is said above it and the unit of its positions.
         quantity: What the values are.
         split: The images they were measured on.
         log: Logarithmic vertical scale, for a loss.
@@ -99,7 +99,9 @@ def _panel(points: pd.DataFrame, heading: str, title: str, y: alt.Y, quantity: Q
     means = means.assign(label=means["treatment"].map(lambda key: theme.treatment(key).label))
     reach = float(points["position"].abs().max()) if len(points) else 1.0
     across = alt.Scale(domain=[-reach, reach], nice=False)
-    x = alt.X("position:Q", title=title, scale=across, axis=alt.Axis(tickCount=5, labelFlush=FLUSH))
+    x = alt.X(
+        "position:Q", title=f"position ({title})", scale=across, axis=alt.Axis(tickCount=5, labelFlush=FLUSH)
+    )
     tips = [
         alt.Tooltip("label:N", title="treatment"),
         alt.Tooltip("position:Q", format=".2f"),

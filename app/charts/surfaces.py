@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import altair as alt
@@ -41,6 +42,12 @@ class Window:
     points: int
     lift: float = 0.0
     """How much higher than the first the second axis begins."""
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Where the first axis begins and ends, at the outer edges of cells."""
+        half = 0.5 * (self.high - self.low) / (self.points - 1)
+        return self.low - half, self.high + half
 
     def at(self, index: Array) -> Array:
         """The position of a column, fractions included; that of a row is higher by `lift`."""
@@ -230,8 +237,13 @@ def side(columns: int) -> int:
 
 
 def height(rows: int, columns: int) -> int:
-    """Pixels of a figure."""
-    return rows * -(-columns // ACROSS) * (side(columns) + CAPTION)
+    """Pixels of a figure of so many rows of so many surfaces."""
+    return height_of([columns] * rows)
+
+
+def height_of(counts: Sequence[int]) -> int:
+    """Pixels of a figure whose rows have so many surfaces each."""
+    return sum(-(-count // ACROSS) for count in counts) * (side(max(counts)) + CAPTION)
 
 
 @dataclass(frozen=True)
@@ -248,6 +260,16 @@ class Surface:
     """Columns name, x, y, loss, accuracy: networks, and the midpoints between them."""
     snapshots: pd.DataFrame | None = None
     """Columns epoch, x, y, error, loss, accuracy of a training run, whose end is the network; none on other planes."""
+    name: str = ""
+    """What stands above it, if not its treatment's name."""
+    ends: tuple[float, float] | None = None
+    """Where its first axis begins and ends, beside surfaces of other spans; none: with its cells."""
+
+
+def on_one_span(surfaces: Sequence[Surface]) -> list[Surface]:
+    """Surfaces of one kind of plane on the same axes, which hold the widest of them."""
+    starts, stops = zip(*(surface.window.ends for surface in surfaces), strict=True)
+    return [replace(surface, ends=(min(starts), max(stops))) for surface in surfaces]
 
 
 def figure(rows: dict[str, list[Surface]], look: Look) -> alt.VConcatChart:
@@ -283,10 +305,9 @@ def _panel(surface: Surface, look: Look, *, first: bool) -> alt.LayerChart:
     """Cells, contour lines and networks of one surface; only the first of a line says what the vertical axis is."""
     window, words = surface.window, AXES[surface.plane]
     drawn = extents(surface.cells, window)
-    half = 0.5 * (window.high - window.low) / (window.points - 1)
+    start, stop = surface.ends or window.ends
     across, up = (
-        alt.Scale(domain=[window.low - half + lift, window.high + half + lift], nice=False, zero=False)
-        for lift in (0.0, window.lift)
+        alt.Scale(domain=[start + lift, stop + lift], nice=False, zero=False) for lift in (0.0, window.lift)
     )
     axis: dict[str, Any] = {"tickCount": 5, "grid": False, "labelFlush": FLUSH}
     vertical = alt.Axis(**axis, title=words.y) if first else None
@@ -295,12 +316,12 @@ def _panel(surface: Surface, look: Look, *, first: bool) -> alt.LayerChart:
     lines = _contours(drawn, look)
     contours = alt.Chart(lines).mark_rule(color="white", strokeWidth=0.8, opacity=0.45, tooltip=None)
     layers = [
-        _cells(drawn, look, (window.high - window.low) / look.side).encode(x=x, y=y),
+        _cells(drawn, look, (stop - start) / look.side).encode(x=x, y=y),
         contours.encode(**SEGMENT),
         *_run(surface),
         *_marks(surface),
     ]
-    name = theme.treatment(surface.treatment).label
+    name = surface.name or theme.treatment(surface.treatment).label
     ink = alt.ExprRef(f"scale('color', '{theme.words(theme.role(surface.treatment))}')")
     title = alt.TitleParams(
         name, anchor="start", frame="group", fontSize=12.5, fontWeight=600, color=ink, offset=6

@@ -80,11 +80,11 @@ def reached(split: str, loss: tuple[float, float], accuracy: tuple[float, float]
 
     Dashes stand there before anything is done, so that a card keeps its height.
     """
-    nats, percent = (
-        with_spread(*value, quantity.digits, quantity.digits)
+    lines = (
+        f"<br>{split} {quantity.key} {with_unit(*value, quantity.digits, quantity.unit)}"
         for value, quantity in ((loss, LOSS), (accuracy, ACCURACY))
     )
-    return f"<br>{split} loss {nats}<br>{split} accuracy {percent} %"
+    return "".join(lines)
 
 
 def endpoints(losses: pd.DataFrame, accuracies: pd.DataFrame, split: str) -> list[Column]:
@@ -240,6 +240,12 @@ def with_spread(mean: float, std: float, digits: int, spread_digits: int) -> str
     if math.isnan(mean) or math.isnan(std):
         return number(mean, digits)
     return f'{number(mean, digits)} <span class="spread">± {number(std, spread_digits)}</span>'
+
+
+def with_unit(mean: float, std: float, digits: int, unit: str) -> str:
+    """`with_spread` with its unit; a dash alone for NaN."""
+    told = with_spread(mean, std, digits, digits)
+    return told if math.isnan(mean) else f"{told} {unit}"
 
 
 def swatch(treatment: str) -> str:

@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import exports, navigation, parts, queries, run_table, views, wording
 from jobs import queries as reads
+from jobs import registry
 from jobs.states import UnknownError
 
 TITLE, ICON, GROUP, URL, ORDER = "Study", ":material/science:", None, "study", 0
@@ -36,7 +37,16 @@ def render() -> None:
     _standing(study)
     _failure(study)
     nothing = not any(table.num_rows for table in results.values())
-    if nothing and not queries.is_going_on(study["state"]):
+    if study["kind"] in registry.kinds():
+        (run,) = study["runs"]
+        label = "See what this run finds"
+        st.page_link(
+            navigation.page("run"),
+            label=label,
+            query_params={"id": run["run"]},
+            icon=":material/play_circle:",
+        )
+    elif nothing and not queries.is_going_on(study["state"]):
         st.info("No run of this study has recorded anything.", icon=":material/info:")
     elif view is not None and results:
         view.draw(study, results)
@@ -50,22 +60,29 @@ def render() -> None:
 
 
 def _head(study: Mapping[str, Any], results: Mapping[str, pa.Table], view: Any) -> None:  # noqa: ANN401 - a module
-    spec, name = study["spec"], study["study"]
+    spec = study["spec"]
     st.page_link(navigation.page("studies"), label="Studies", icon=":material/arrow_back:")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.title(wording.study_title(study["title"], spec), anchor=False, width="stretch")
-        if queries.is_going_on(study["state"]):
-            st.button("Cancel", icon=":material/stop_circle:", on_click=parts.act, args=("cancel", [name]))
-        elif study["state"] in ("failed", "cancelled"):
-            st.button("Resume", icon=":material/play_arrow:", on_click=parts.act, args=("resume", [name]))
-        if st.button("Clone with edits", icon=":material/content_copy:"):
-            st.switch_page(navigation.page("launch"), query_params={"from": name})
-        if not queries.is_going_on(study["state"]):
-            _delete(name)
-        exports.popover(exports.of_study(study, results, view))
+        with st.container(horizontal=True, width="content", gap="small"):
+            _buttons(study, results, view)
     with st.container(horizontal=True, gap="small"):
         parts.badge(study["state"])
         parts.chips(_chips(study))
+
+
+def _buttons(study: Mapping[str, Any], results: Mapping[str, pa.Table], view: Any) -> None:  # noqa: ANN401 - a module
+    """What can be done with the study; they stay in one line."""
+    name = study["study"]
+    if queries.is_going_on(study["state"]):
+        st.button("Cancel", icon=":material/stop_circle:", on_click=parts.act, args=("cancel", [name]))
+    elif study["state"] in ("failed", "cancelled"):
+        st.button("Resume", icon=":material/play_arrow:", on_click=parts.act, args=("resume", [name]))
+    if st.button("Clone with edits", icon=":material/content_copy:"):
+        st.switch_page(navigation.page("launch"), query_params={"from": name})
+    if not queries.is_going_on(study["state"]):
+        _delete(name)
+    exports.popover(exports.of_study(study, results, view))
 
 
 def _failure(study: Mapping[str, Any]) -> None:

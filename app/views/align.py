@@ -39,7 +39,7 @@ def draw(run: Mapping[str, Any]) -> None:
         _learning(run, method)
     st.subheader("Agreement of each pair", anchor=False)
     frame = queries.records(parts.lab(), "alignment", run["run"])
-    _agreement(frame, queries.treatment(run["studies"]))
+    _agreement(frame, queries.treatment(run))
     parts.note(
         "Inner product of both networks' weights over all layers, before and after the second one's neurons are permuted. A "
         f"dot is a pair, a bar the mean. {NOTES[method['kind']]}"
@@ -85,7 +85,7 @@ def _learning(run: Mapping[str, Any], method: Mapping[str, Any]) -> None:
     st.subheader(f"{title}, with the permutations of each step", anchor=False)
     frame = queries.records(parts.lab(), "alignment_look", run["run"])
     axis = "squared distance |A − πB|²" if distance else "training loss halfway (nats)"
-    role = theme.role(queries.treatment(run["studies"]))
+    role = theme.role(queries.treatment(run))
     drawing = None if frame.empty else looks.learning(frame, axis, method["steps"], role)
     parts.chart(drawing, looks.HEIGHT, "looks")
     if not frame.empty:

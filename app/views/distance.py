@@ -27,7 +27,7 @@ def draw(run: Mapping[str, Any]) -> None:
         return distances_results.by_layer(found)
 
     table = queries.as_results(parts.lab(), run, "distance", ("weight_distance",), by_layer)
-    distances.layers([queries.treatment(run["studies"])], table, measure, entries)
+    distances.layers([queries.treatment(run)], table, measure, entries)
     _parameters(run, entries)
 
 

@@ -32,7 +32,14 @@ class Measure:
 
 
 MEASURES = {
-    "L2": Measure("distance", "L2 distance", 1.0, "weights", 2, "‖θ₁ − θ₂‖, in units of the weights"),
+    "L2": Measure(
+        "distance",
+        "L2 distance (units of weights)",
+        1.0,
+        "units of weights",
+        2,
+        "‖θ₁ − θ₂‖, in units of the weights",
+    ),
     "per parameter": Measure(
         "per_parameter",
         "distance per parameter (10⁻³)",
@@ -131,8 +138,8 @@ def _cards(spec: Mapping[str, Any], results: Results, measure: Measure, entries:
         value = tables.with_spread(*_cell(row, measure), measure.digits, measure.digits)
         done = 0 if math.isnan(row["pairs"]) else int(row["pairs"])
         told = f"n = {done}" if done == spec["pairs"] else f"{done} of {spec['pairs']} pairs"
-        if not math.isnan(loss.loc[key, "barrier_midpoint"]):
-            told += f" · barrier {tables.number(loss.loc[key, 'barrier_midpoint'], LOSS.digits)} nats"
+        barrier = tables.cell(loss.loc[key], "barrier_midpoint")
+        told += f"<br>barrier {tables.with_unit(*barrier, LOSS.digits, LOSS.barrier_unit)}"
         told += tables.reached("test", *(tables.cell(rows.loc[key], "endpoint") for rows in (loss, accuracy)))
         drawn.append(tables.card(str(key), value, told))
     return f'<div class="lab-cards">{"".join(drawn)}</div>'
@@ -151,7 +158,7 @@ def _charts(spec: Mapping[str, Any], results: Results, measure: Measure, entries
         st.subheader("Distance and barrier", anchor=False)
         both = pairs.rename(columns={"barrier_midpoint": "barrier"})
         drawn = distances.against_barriers(both, measure.title) if both["barrier"].notna().any() else None
-        parts.chart(drawn, distances.HEIGHT, "against")
+        parts.chart(drawn, distances.HEIGHT, "against", legend=spec["treatments"])
     parts.note(
         "Of pairs, a dot is a pair, a bar the mean, a line one sample standard deviation to either side."
     )

@@ -34,7 +34,7 @@ def draw(run: Mapping[str, Any]) -> None:
     groups, measured = (
         queries.records(lab, table, run["run"]) for table in ("symmetry_group", "symmetry_change")
     )
-    treatment = queries.treatment(run["studies"])
+    treatment = queries.treatment(run)
     found = queries.records(lab, "symmetry_order", run["run"])
     st.html(orders.cards([treatment], found.assign(treatment=treatment, neurons=groups["size"].sum())))
     parts.note(orders.TOLD)

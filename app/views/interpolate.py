@@ -35,7 +35,7 @@ def charts(run: Mapping[str, Any], where: str, form: str) -> None:
     split = parts.choice(wording.inputs(spec["data"]).capitalize(), "split", sorted(spec["splits"]))
     frame = queries.records(parts.lab(), "path_point", run["run"])
     points = frame[frame["split"] == split]
-    treatment = queries.treatment(run["studies"])
+    treatment = queries.treatment(run)
     for (key, quantity), column in zip(QUANTITIES.items(), st.columns(2, gap="medium"), strict=True):
         with column:
             st.subheader(f"{key.capitalize()} {where}", anchor=False)

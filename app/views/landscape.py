@@ -54,8 +54,7 @@ def draw(study: Mapping[str, Any], results: Results) -> None:
         name = f"{wording.study_title(study['title'], spec)} ({study['study']})" if other else ""
         shown = [Shown(name, spec, now), *([other] if other else [])]
         st.subheader(f"{quantity.key.capitalize()} on planes of weights", anchor=False)
-        if apart := differences(*(one.spec for one in shown)):
-            st.warning(" ".join(["These surfaces do not compare.", *apart]), icon=":material/warning:")
+        warn([shared(one.spec) for one in shown])
         _figure(shown, quantity, log=log)
         return going_on
 
@@ -86,22 +85,41 @@ def _other(study: str) -> Shown | None:
     return Shown(names[chosen], known.loc[chosen, "spec"], queries.results(chosen, "done"))
 
 
-def differences(*specs: Mapping[str, Any]) -> list[str]:
-    """Why surfaces of these studies do not compare, a sentence each; none where they do."""
+def shared(spec: Mapping[str, Any]) -> dict[str, str]:
+    """What surfaces of a study must share to compare, each by what it is called."""
+    return {
+        "images": evaluated_on(spec),
+        "span of the random planes": f"{spec['span']:g}",
+        "directions of the random planes": f"seed {spec['plane_seed']}",
+        "margin around networks": f"{spec['margin']:g}",
+    }
 
-    def told(spec: Mapping[str, Any]) -> dict[str, str]:
-        images, of = _images(spec)
-        return {
-            "images": f"{spec['data']}, {images:,} of {of:,} {spec['split']} images"
-            + (f", seed {spec['subset_seed']}" if images < of else ""),
-            "span of the random planes": f"{spec['span']:g}",
-            "directions of the random planes": f"seed {spec['plane_seed']}",
-            "margin around networks": f"{spec['margin']:g}",
-        }
 
-    found = [told(spec) for spec in specs]
-    apart = [name for name in found[0] if len({one[name] for one in found}) > 1]
-    return [f"Not the same {name}: {' / '.join(one[name] for one in found)}." for name in apart]
+def evaluated_on(spec: Mapping[str, Any]) -> str:
+    """The images of every cell in short; of a study's spec or a run's."""
+    used, of = _images(spec)
+    drawn = f", seed {spec['subset_seed']}" if used < of else ""
+    return f"{spec['data']}, {used:,} of {of:,} {spec['split']} images{drawn}"
+
+
+def warn(found: Sequence[Mapping[str, str]]) -> None:
+    """Says why surfaces do not compare, if they do not; takes for each of them what `differences` takes."""
+    if apart := differences(found):
+        st.warning(" ".join(["These surfaces do not compare.", *apart]), icon=":material/warning:")
+
+
+def differences(found: Sequence[Mapping[str, str]]) -> list[str]:
+    """Why surfaces do not compare, a sentence each; none where they do.
+
+    Args:
+        found: For each of them, what they must share by what it is called; what only some have tells nothing of these.
+    """
+    apart = []
+    for name in dict.fromkeys(name for one in found for name in one):
+        values = [one[name] for one in found if name in one]
+        if len(set(values)) > 1:
+            apart.append(f"Not the same {name}: {' / '.join(values)}.")
+    return apart
 
 
 def _images(spec: Mapping[str, Any]) -> tuple[int, int]:

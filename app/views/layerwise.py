@@ -27,7 +27,7 @@ def draw(run: Mapping[str, Any]) -> None:
         split = parts.choice("Images", "split", sorted(spec["splits"]))
         quantity = QUANTITIES[parts.choice("Quantity", "quantity", list(QUANTITIES))]
     table = queries.as_results(parts.lab(), run, "layers", ("layer_point",), _layers)
-    curves.layers([queries.treatment(run["studies"])], spec["orders"], table, quantity, split)
+    curves.layers([queries.treatment(run)], spec["orders"], table, quantity, split)
 
 
 def _layers(points: pa.Table, roles: Mapping[str, str]) -> pa.Table:

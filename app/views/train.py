@@ -21,7 +21,7 @@ def draw(run: Mapping[str, Any]) -> None:
     """A chart per quantity; their places are kept until the first epoch is over."""
     frame = queries.metrics(parts.lab(), run["run"])
     steps, networks = run["spec"]["training"]["epochs"], len(run["spec"]["seeds"])
-    role = theme.role(queries.treatment(run["studies"]))
+    role = theme.role(queries.treatment(run))
     with st.container(horizontal=True, vertical_alignment="center"):
         parts.note(wording.lines(networks, "network"))
         logarithmic = st.toggle("Logarithmic loss", key="log", bind="query-params")

@@ -20,7 +20,7 @@ TABLES = {
 
 def draw(run: Mapping[str, Any]) -> None:
     """The charts of a study of valleys, for the networks of this run."""
-    spec, treatment = run["spec"], queries.treatment(run["studies"])
+    spec, treatment = run["spec"], queries.treatment(run)
     table = queries.as_results(parts.lab(), run, "valley", ("valley_point",), valleys_results.slices)
     st.subheader("Slices through networks", anchor=False)
     valleys.panels([treatment], spec["directions"], table, spec["splits"])

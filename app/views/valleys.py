@@ -199,16 +199,20 @@ def asymmetry(
     )
 
 
-def spectrum(treatments: Sequence[str], spec: Mapping[str, Any], table: pa.Table, split: str) -> None:
-    """Eigenvalues and trace, networks beside the points midway between them.
+def spectrum(
+    treatments: Sequence[str], spec: Mapping[str, Any], table: pa.Table, split: str, *, between: bool = True
+) -> None:
+    """Eigenvalues and trace at networks and, unless `between` is off, at points of one position between them.
 
     Args:
         treatments: From top to bottom within a row.
         spec: A study's or a run's, which name eigenvalues, steps and probes alike.
         table: What `jobs.studies.valleys_results.curvature` makes.
         split: Whose loss it is.
+        between: Whether what lies between networks is drawn too.
     """
     frame = queries.curvature(table)
+    frame = frame if between else frame[frame["shape"] == "circle"]
     ranks = [f"eigenvalue {rank}" for rank in range(1, spec["eigenvalues"] + 1)]
     rows = {"trace": "trace"} | {name: name for name in ranks}
     axis = lanes.Axis("nats per squared unit of weight", 3, log=True)
@@ -222,11 +226,16 @@ def spectrum(treatments: Sequence[str], spec: Mapping[str, Any], table: pa.Table
         legend=treatments,
     )
     parts.note(
-        f"Hessian of the {split} loss over the trained weights. Dots are trained networks, hollow diamonds points between two, "
-        f"bars their means. Eigenvalues by Lanczos’ method in {spec['steps']} steps (error: the residual, within which a true "
+        f"Hessian of the {split} loss over the trained weights. Dots are trained networks, "
+        + ("hollow diamonds points between two, " if between else "")
+        + f"bars their means. Eigenvalues by Lanczos’ method in {spec['steps']} steps (error: the residual, within which a true "
         f"one lies), trace by Hutchinson’s estimator with {spec['probes']} random vectors (error: its standard error); both are "
         "exact products over the images. What is not above zero has no dot."
     )
+
+
+ACROSS = 6
+"""Columns of the table that have room beside each other: what networks reach, and below it their curvature."""
 
 
 def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
@@ -237,6 +246,7 @@ def _table(study: str, spec: Mapping[str, Any], summary: pd.DataFrame) -> None:
         study,
         hint="At full precision; losses in nats.",
         note="curvature and averages: mean and sample standard deviation",
+        across=ACROSS,
     )
     parts.note(
         "Loss and accuracy: at the end of training, on all images. Gain: what averaging weights lowers the loss by, the loss at the end of training less that of the weight average."
@@ -253,12 +263,12 @@ def columns(treatments: Sequence[str], summary: pd.DataFrame) -> list[Column]:
     ]
     return [
         *reached,
+        Column.of(found, "train_average_gain", "Gain", "train, nats", 4),
+        Column.of(found, "test_average_gain", "Gain", "test, nats", 4),
         Column.of(found, "network_eigenvalue", "Eigenvalue 1", "networks", 2),
         Column.of(found, "midpoint_eigenvalue", "Eigenvalue 1", "midway", 2),
         Column.of(found, "network_trace", "Trace", "networks", 1),
         Column.of(found, "midpoint_trace", "Trace", "midway", 1),
         Column.of(found, "networks", "Networks", "n", 0),
         Column.of(found, "midpoints", "Midpoints", "n", 0),
-        Column.of(found, "train_average_gain", "Gain", "train, nats", 4),
-        Column.of(found, "test_average_gain", "Gain", "test, nats", 4),
     ]

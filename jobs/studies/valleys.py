@@ -167,7 +167,8 @@ def _onward(spec: Spec, before: train.Spec, averaged: int) -> train.Spec:
     return before.model_copy(update={"training": training} | start)
 
 
-RECORDS = ("metric", "valley_point", "curvature_eigenvalue", "curvature_trace")
+CURVATURE = ("curvature_eigenvalue", "curvature_trace", "curvature_point")
+RECORDS = ("metric", "valley_point", *CURVATURE)
 
 
 def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
@@ -181,7 +182,8 @@ def results(spec: Spec, roles: Mapping[str, str], tables: Mapping[str, pa.Table]
     del spec
     slices = valleys_results.slices(tables["valley_point"], roles)
     valleys = valleys_results.valleys(slices)
-    curved = valleys_results.curvature(tables["curvature_eigenvalue"], tables["curvature_trace"], roles)
+    eigenvalues, traces, points = (tables[name] for name in CURVATURE)
+    curved = valleys_results.curvature(eigenvalues, traces, points, roles)
     networks = valleys_results.networks(tables["metric"], roles)
     return {
         "summary": valleys_results.summary(valleys, curved, networks),

@@ -51,6 +51,9 @@ CURVATURE = pa.schema(
         *NAMES,
         ("place", pa.string()),
         ("number", pa.int64()),
+        ("a", pa.int64()),  # the member, or the first of a pair; a, b, alpha: none while its run goes on
+        ("b", pa.int64()),
+        ("alpha", pa.float64()),  # 0 at a, 1 at b
         ("quantity", pa.string()),  # "eigenvalue" or "trace"
         ("rank", pa.int64()),  # of an eigenvalue, from the largest, 1
         ("value", pa.float64()),
@@ -134,14 +137,21 @@ JOINING = ("between", "average")
 """Directions that lead to a network at position 1."""
 
 
-def curvature(eigenvalues: pa.Table, traces: pa.Table, roles: Mapping[str, str]) -> pa.Table:
-    """One row per network or midpoint and number that was found there, treatments in order.
+def curvature(
+    eigenvalues: pa.Table, traces: pa.Table, points: pa.Table, roles: Mapping[str, str]
+) -> pa.Table:
+    """One row per network or point between two and number that was found there, treatments in order.
 
     Args:
         eigenvalues: the curvature_eigenvalue table with a `run` column.
         traces: the curvature_trace table likewise.
+        points: the curvature_point table likewise; of runs of an earlier version, and of those that go on, it has no rows.
         roles: the run that plays each role, say {"w/curvature/0": "r…"}.
     """
+    where = {
+        (row["treatment"], row["place"], row["number"]): {name: row[name] for name in ("a", "b", "alpha")}
+        for row in by_treatment(points, "curvature", roles).to_pylist()
+    }
     found = []
     for row in by_treatment(eigenvalues, "curvature", roles).to_pylist():
         error = row.pop("residual")
@@ -150,6 +160,7 @@ def curvature(eigenvalues: pa.Table, traces: pa.Table, roles: Mapping[str, str])
         row | {"quantity": "trace", "value": row["trace"]}
         for row in by_treatment(traces, "curvature", roles).to_pylist()
     ]
+    found = [row | where.get((row["treatment"], row["place"], row["number"]), {}) for row in found]
     found.sort(
         key=lambda row: (list(LABELS).index(row["treatment"]), row["place"] != "network", row["number"])
     )

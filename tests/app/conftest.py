@@ -49,7 +49,7 @@ Visit = Callable[..., AppTest]
 def visit(lab: Service) -> Visit:  # noqa: ARG001 - pages find the lab by themselves
     """Draws the page at a URL with a query, and makes sure that nothing went wrong there and no chart lacks its files."""
 
-    def at(url: str = "", **query: str) -> AppTest:
+    def at(url: str = "", **query: str | list[str]) -> AppTest:
         page = AppTest.from_file(SCRIPT, default_timeout=30)
         page._page_hash = calc_hash(url) if url else ""
         for name, value in query.items():

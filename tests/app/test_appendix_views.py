@@ -154,11 +154,10 @@ def test_settings_stand_apart_and_every_pair_is_a_dot_near_its_place() -> None:
     assert layers["point"]["mark"]["shape"] == "diamond"
 
 
-def test_names_beside_dots_do_not_meet() -> None:
+def test_pairs_without_a_barrier_are_left_out_beside_distances() -> None:
     pairs = pd.DataFrame(
-        {"treatment": ["standard", "sigma"], "pair": 0, "value": [16.8, 16.9], "barrier": [0.5, 0.5]}
+        {"treatment": ["standard", "sigma"], "pair": 0, "value": [16.8, 16.9], "barrier": [0.5, math.nan]}
     )
     chart = distance_charts.against_barriers(pairs, "L2 distance").to_dict()
-    text = next(layer for layer in chart["layer"] if layer["mark"]["type"] == "text")
-    heights = pd.DataFrame(chart["datasets"][text["data"]["name"]])["barrier"]
-    assert abs(heights.diff().iloc[1]) * distance_charts.PLOT / 0.5 >= 16
+    dots = next(layer for layer in chart["layer"] if layer["mark"]["type"] == "circle")
+    assert [row["label"] for row in chart["datasets"][dots["data"]["name"]]] == ["Standard"]

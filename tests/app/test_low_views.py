@@ -10,18 +10,20 @@ from typing import Any
 import made_up
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import Visit
 from streamlit.testing.v1 import AppTest
 
+from app import queries as app_queries
 from app import theme
-from app.charts import images, lanes, paths, slices, tables, ticks
+from app.charts import along, images, lanes, paths, slices, tables, ticks
 from app.charts.quantities import LOSS
 from app.views import valleys as valleys_view
-from jobs import offline, queries
+from jobs import offline, queries, registry
 from jobs.progress_line import ProgressLine
 from jobs.service import Service
-from jobs.studies import curves, valleys
+from jobs.studies import curves, valleys, valleys_results
 from symcore.networks.mlp import MLPSpec
 from symcore.training import TrainingSpec
 
@@ -80,6 +82,7 @@ def test_a_finished_study_shows_its_cards_charts_and_files(
     cards = {"curves": 4, "valleys": 3}[name]
     assert words(page).count('class="lab-card"') == cards
     assert "n = 2" in words(page)
+    assert words(page).count('class="lab-table"') == {"curves": 1, "valleys": 2}[name]
     for url in ("", "studies"):
         assert "lab-" in words(visit(url))
     for run in queries.study(lab.store, study)["runs"]:
@@ -241,3 +244,47 @@ def test_arrays_come_back_from_their_archive(tmp_path: Path) -> None:
     file.write_bytes(tables.npz({"w/loss": np.eye(2)}))
     with np.load(file) as found:
         np.testing.assert_array_equal(found["w/loss"], np.eye(2))
+
+
+def curved(alphas: list[float | None]) -> pd.DataFrame:
+    """Networks 0 to 2, and positions on the ways from 0 to 1 and from 1 to 2, with a trace that says where each is."""
+    networks = [("network", n, n, n, 0.0, 10.0 + n) for n in range(3)]
+    ways = [(a, b, alpha) for a, b in ((0, 1), (1, 2)) for alpha in alphas]
+    between = [("path", n, a, b, alpha, 100.0 * a + (alpha or 0.1)) for n, (a, b, alpha) in enumerate(ways)]
+    names = ["place", "number", "a", "b", "alpha", "trace"]
+    rows = [dict(zip(names, values, strict=True)) for values in (*networks, *between)]
+    of_run: dict[str, Any] = {"run": "r"}
+    traces = [of_run | {**row, "error": 0.1, "parameters": 7} for row in rows]
+    points = [of_run | row for row in rows if row["alpha"] is not None]
+    found = valleys_results.curvature(
+        recorded("curvature_eigenvalue", []),
+        recorded("curvature_trace", traces),
+        recorded("curvature_point", points),
+        {"standard/curvature/0": "r"},
+    )
+    return app_queries.curvature(found)
+
+
+def recorded(name: str, rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows of a record table with a `run` column; what it has no column for is left out."""
+    own = registry.tables()[name]
+    return pa.Table.from_pylist(rows, schema=own.insert(0, pa.field("run", pa.string())))
+
+
+def test_curvature_between_networks_stands_at_its_own_position_beside_those_of_its_ends() -> None:
+    found = curved([0.75, 0.25])
+    assert "α = 0.75 from network 1 to 2" in set(found["told"])
+    ways = app_queries.curvature_along(found).sort_values(["pair", "alpha"])
+    assert ways["alpha"].tolist() == [0, 0.25, 0.75, 1] * 2
+    assert ways["value"].tolist() == [10, 0.25, 0.75, 11, 11, 100.25, 100.75, 12]
+    assert ways["shape"].tolist() == ["circle", "diamond", "diamond", "circle"] * 2
+    drawn = along.figure(ways, "standard", "trace").to_dict()
+    means = next(layer for layer in drawn["layer"] if layer["mark"].get("strokeWidth") == 2.75)
+    values = {row["alpha"]: row["value"] for row in drawn["datasets"][means["data"]["name"]]}
+    assert values == {0: 10.5, 0.25: 50.25, 0.75: 50.75, 1: 11.5}
+
+
+def test_points_whose_positions_were_not_recorded_are_drawn_nowhere_between_networks() -> None:
+    found = curved([None])
+    assert {"path 0", "path 1"} <= set(found["told"])
+    assert app_queries.curvature_along(found).empty

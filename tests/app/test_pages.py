@@ -13,9 +13,13 @@ from conftest import NoWorkers, Visit
 from streamlit.testing.v1 import AppTest
 
 from app import navigation
+from app.queries import treatment as treatment_of
 from jobs import queries, records, service
+from jobs.kinds import interpolate
+from jobs.kinds.align import Spec as AlignSpec
 from jobs.ledger import Move
 from jobs.service import Service
+from jobs.specs import spec_hash
 from jobs.states import State, UnknownError
 from jobs.store import StoreFailedError
 from jobs.studies import lmc
@@ -314,3 +318,23 @@ def test_a_run_that_is_a_study_of_its_own_has_a_page_for_both(lab: Service, visi
     visit("run", id=run["run"])
     visit("studies")
     visit()
+
+
+def test_a_single_run_has_the_treatment_of_what_it_reads(lab: Service, visit: Visit) -> None:
+    made_up.finish(lab, lab.submit(SMOKE))
+    known = {run.role: run.spec for run in lmc.expand(SMOKE)}
+    align = known["rebasin/align/0"]
+    assert isinstance(align, AlignSpec)
+    reading: dict[str, dict[str, Any]] = {
+        "standard": {"source": spec_hash(known["standard/train/0"])},
+        "w": {"source": spec_hash(known["w/train/0"])},
+        "rebasin": {"source": align.source, "alignment": spec_hash(align)},
+    }
+    for treatment, reads in reading.items():
+        study = lab.submit(interpolate.Spec(data="digits", pairs=align.pairs, points=5, **reads))
+        (run,) = queries.study(lab.store, study)["runs"]
+        assert treatment_of(queries.run(lab.store, run["run"])) == treatment
+    page = visit("study", id=study)
+    assert "recorded anything" not in words(page)
+    links = {link.proto.label: link.proto.query_string for link in page.get("page_link")}
+    assert run["run"] in links["See what this run finds"]

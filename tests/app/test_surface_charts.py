@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import made_up
@@ -21,6 +23,7 @@ from app.charts import flatness, surfaces
 from app.charts.quantities import ACCURACY, LOSS
 from app.charts.surfaces import Look, Surface, Window
 from app.views import landscape as view
+from app.views import surface as surface_view
 from jobs import queries as reads
 from jobs.kinds.surface import TABLES
 from jobs.ledger import Move
@@ -311,6 +314,88 @@ def test_two_studies_stand_on_one_page_and_what_keeps_them_from_comparing_is_sai
         in words(page)
     )
     assert "Not the same span of the random planes: 1 / 2." in words(page)
+
+
+def role(lab: Service, study: str, name: str) -> str:
+    """The run that plays a role in a study."""
+    return str(reads.study(lab.store, study)["roles"][name])
+
+
+def test_surfaces_of_runs_of_any_studies_stand_beside_one(lab: Service, visit: Visit) -> None:
+    studies = [
+        lab.submit(spec) for spec in (SPEC, SPEC.model_copy(update={"images": 50, "span": 2.0, "seed": 1}))
+    ]
+    for study in studies:
+        finish(lab, study)
+    one, alike, apart = (
+        role(lab, study, name)
+        for study, name in (
+            (studies[0], "w/random/0"),
+            (studies[0], "sigma/random/0"),
+            (studies[1], "w/random/0"),
+        )
+    )
+    page = visit("run", id=one)
+    (choice,) = page.multiselect
+    assert len(choice.options) == 2 * 3 * 3 - 1
+    choice.set_value([alike]).run()
+    assert not page.exception
+    assert not page.warning
+    page = visit("run", id=one, beside=[alike, apart])
+    assert page.multiselect[0].value == [alike, apart]
+    said = words(page)
+    assert "Not the same span of random planes: 1 / 1 / 2." in said
+    assert "Not the same images" in said
+    for chart in page.get("vega_lite_chart"):
+        drawn = json.loads(chart.proto.spec)
+        assert [panel["title"]["text"] for panel in panels(drawn)] == [
+            f"W-Asymmetric ({one})",
+            f"σ-Asymmetric ({alike})",
+            f"W-Asymmetric ({apart})",
+        ]
+
+
+def run_spec(plane: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    common = {"data": "digits", "data_checksum": "1" * 64, "split": "test", "images": 0, "subset_seed": 0}
+    return common | {"precision": "float32", "plane": plane} | settings
+
+
+AROUND = {"kind": "random", "member": 0, "seed": 0, "span": 1.0}
+THROUGH = {"kind": "through", "members": [0, 1, 2], "margin": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (run_spec(AROUND | {"member": 3}), []),
+        (run_spec(AROUND, cells=101), []),
+        (run_spec(AROUND | {"span": 0.5}), ["Not the same span of random planes: 1 / 0.5."]),
+        (run_spec(AROUND | {"seed": 2}), ["Not the same directions of random planes: seed 0 / seed 2."]),
+        (run_spec(THROUGH), ["Not the same kind of plane: random / through."]),
+        (
+            run_spec(AROUND, images=100, subset_seed=5),
+            ["Not the same images: digits, 497 of 497 test images / digits, 100 of 497 test images, seed 5."],
+        ),
+        (
+            run_spec(AROUND, data_checksum="2" * 64),
+            ["Not the same contents of digits: checksum 11111111 / checksum 22222222."],
+        ),
+        (run_spec(AROUND, precision="bfloat16"), ["Not the same arithmetic: float32 / bfloat16."]),
+    ],
+)
+def test_what_keeps_two_surfaces_from_comparing_is_named(other: dict[str, Any], said: list[str]) -> None:
+    assert view.differences([surface_view.shared(run_spec(AROUND)), surface_view.shared(other)]) == said
+
+
+def test_surfaces_beside_each_other_share_the_axes_of_the_widest() -> None:
+    wide = surface("w", "random")
+    narrow = replace(wide, window=replace(wide.window, low=-0.5, high=0.5))
+    shared = surfaces.on_one_span([narrow, wide])
+    assert {one.ends for one in shared} == {wide.window.ends} == {(-1.05, 1.05)}
+    look = Look(LOSS, "test", surfaces.colours(wide.cells["loss"], LOSS, 10, log=True), 200)
+    for panel in panels(surfaces.figure({"": shared}, look).to_dict()):
+        encoding = panel["layer"][0]["encoding"]
+        assert encoding["x"]["scale"]["domain"] == encoding["y"]["scale"]["domain"] == [-1.05, 1.05]
 
 
 def test_studies_are_listed_with_their_flat_shares(lab: Service, visit: Visit) -> None:

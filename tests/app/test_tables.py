@@ -98,3 +98,11 @@ def test_the_table_has_its_rows_before_their_numbers(summary: pd.DataFrame) -> N
         shown = html(part, LOSS, "test")
         assert shown.count('scope="row"') == 4
         assert shown.count(f">{tables.MISSING}<") == dashes
+
+
+def test_what_networks_reach_has_its_units_and_no_unit_where_nothing_is_known() -> None:
+    known = tables.reached("test", (0.0864, 0.0074), (97.5, math.nan))
+    assert known.startswith('<br>test loss 0.086 <span class="spread">± 0.007</span> nats<br>')
+    assert known.endswith("test accuracy 97.5 %")
+    nothing = (math.nan, math.nan)
+    assert tables.reached("test", nothing, nothing) == "<br>test loss –<br>test accuracy –"

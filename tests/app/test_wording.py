@@ -72,8 +72,15 @@ def test_a_network_is_named_by_its_kind_and_size() -> None:
 
 
 def test_settings_are_listed_by_their_dotted_names() -> None:
-    flat = wording.flat({"a": {"b": 1.0, "c": None}, "pairs": [[0, 1], [2, 3]], "on": True, "none": []})
-    assert flat == {"a.b": "1", "a.c": "default", "pairs": "(0, 1), (2, 3)", "on": "yes", "none": "none"}
+    spec = {"a": {"b": 1.0, "c": None}, "alignment": None, "pairs": [[0, 1], [2, 3]], "on": True, "none": []}
+    assert wording.flat(spec) == {
+        "a.b": "1",
+        "a.c": "default",
+        "alignment": "none",
+        "pairs": "(0, 1), (2, 3)",
+        "on": "yes",
+        "none": "none",
+    }
 
 
 def test_headlines_carry_units() -> None:
@@ -81,3 +88,12 @@ def test_headlines_carry_units() -> None:
     assert wording.headline("train/loss", 0.000246) == "train loss 0.000246 nats"
     assert wording.headline("test/barrier at midpoint", -0.0125) == "test barrier at midpoint −0.0125 nats"
     assert wording.headline("objective", 12.0) == "objective 12"
+    assert wording.headline("midpoint/trace", 1296.0) == "midpoint trace 1296 nats per squared unit of weight"
+    assert wording.headline("test/flat share", 0.09524) == "test flat share 9.52 %"
+
+
+def test_headlines_say_in_words_what_their_names_stand_for() -> None:
+    rise = wording.headline("test/bottom, highest rise midway", 0.0462)
+    assert rise == "test, layers from the input, highest rise midway 0.0462 nats"
+    assert wording.headline("certified trivial", 1.0) == "certified without symmetry"
+    assert wording.headline("certified trivial", 0.0) == "not certified without symmetry"

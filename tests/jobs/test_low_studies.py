@@ -201,6 +201,8 @@ def test_a_small_study_of_valleys_runs_from_end_to_end(tmp_path: Path) -> None:
     assert (row["networks"], row["midpoints"], row["averages"]) == (2, 1, 2)
     assert found["slices"].num_rows == 2 * 6 * 2 * 9
     assert found["curvature"].num_rows == 3 * (5 + 1)
+    tops = [row for row in found["curvature"].to_pylist() if row["rank"] == 1]
+    assert [(row["a"], row["b"], row["alpha"]) for row in tops] == [(0, 0, 0.0), (1, 1, 0.0), (0, 1, 0.5)]
     said = valleys.headline({name: rows.to_pylist() for name, rows in found.items()})
     assert [cells[0] for cells in said.rows] == ["W-Asymmetric"]
     networks = found["networks"].to_pylist()
