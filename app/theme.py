@@ -68,6 +68,10 @@ DARK = Palette("#8B85FF", "#E8EAEE", "#A3ABB9", "#6B7484", "#0F1218", "#171B23",
 NEUTRALS = ("ink", "muted", "rule", "paper", "accent")
 
 
+DOTS = 0.92
+"""Opacity of dots that may lie over each other; at less the darkest colours would vanish in the dark theme."""
+
+
 def words(treatment: str) -> str:
     """The role of text that speaks of a treatment."""
     return f"words of {treatment}"

@@ -48,7 +48,7 @@ def figure(points: pd.DataFrame, treatment: str, title: str) -> alt.LayerChart:
         pair.mark_line(strokeWidth=1, opacity=0.45, tooltip=None),
         mean.mark_line(strokeWidth=2.75, strokeCap="round", tooltip=None),
         hollow.mark_point(shape="diamond", size=40, filled=False, strokeWidth=1.5, opacity=0.9),
-        full.mark_circle(size=60, opacity=0.9),
+        full.mark_circle(size=60, opacity=theme.DOTS),
     ]
     spoken = f"{title} between two networks, for {theme.treatment(treatment).label}"
     return theme.styled(alt.layer(*layers).properties(height=HEIGHT, description=spoken))

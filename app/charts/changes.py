@@ -165,7 +165,7 @@ def dots(changes: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
         .mark_text(align="left", baseline="top", dx=6, fontSize=labels.FONT, tooltip=None)
         .encode(x=x, y=y, text="told:N", color=theme.fixed("muted")),
         alt.Chart(points)
-        .mark_circle(size=52, opacity=0.6)
+        .mark_circle(size=52, opacity=theme.DOTS)
         .encode(x=x, y=y, color=theme.paint("role"), tooltip=told),
         alt.Chart(names_of_lanes)
         .mark_text(align="left", dx=8, baseline="middle", fontSize=labels.FONT, tooltip=None)

@@ -44,7 +44,7 @@ def against_barriers(pairs: pd.DataFrame, title: str) -> alt.LayerChart:
     zero = alt.Chart(pd.DataFrame({"barrier": [0.0]})).mark_rule(
         strokeDash=[4, 3], strokeWidth=1, tooltip=None
     )
-    dots = alt.Chart(shown).mark_circle(size=52, opacity=0.7)
+    dots = alt.Chart(shown).mark_circle(size=52, opacity=theme.DOTS)
     layers = [
         zero.encode(y=y, color=theme.fixed("rule")),
         dots.encode(x=x, y=y, color=theme.paint("role"), tooltip=told),

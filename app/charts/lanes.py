@@ -191,7 +191,7 @@ def _dots(
     full, hollow = (points[points["shape"] == shape] for shape in ("circle", "diamond"))
     return [
         alt.Chart(full)
-        .mark_circle(size=42, opacity=0.6)
+        .mark_circle(size=42, opacity=theme.DOTS)
         .encode(x=x, y=y, color=theme.paint("role"), tooltip=tips),
         alt.Chart(hollow)
         .mark_point(shape="diamond", size=46, filled=False, strokeWidth=1.5, opacity=0.9)

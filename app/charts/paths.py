@@ -244,7 +244,7 @@ def barriers(
     ]
     dots = (
         alt.Chart(placed)
-        .mark_circle(size=52, opacity=0.7)
+        .mark_circle(size=52, opacity=theme.DOTS)
         .encode(x=x, y=y, color=theme.paint("role"), tooltip=told)
     )
     layers = [

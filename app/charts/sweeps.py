@@ -83,7 +83,7 @@ def barriers(
         zero.encode(y=y, color=theme.fixed("rule")),
         mean.mark_rule(strokeWidth=1.25, tooltip=None).encode(x=x, y="low:Q", y2="high:Q"),
         alt.Chart(dots)
-        .mark_circle(size=52, opacity=0.7)
+        .mark_circle(size=52, opacity=theme.DOTS)
         .encode(x=x, y=y, color=theme.paint("role"), tooltip=told),
         mean.mark_rule(strokeWidth=3, tooltip=None).encode(x="left:Q", x2="right:Q", y="barrier:Q"),
         *_paper(paper, where, x, y, digits),

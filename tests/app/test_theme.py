@@ -68,3 +68,13 @@ def test_a_treatment_without_a_colour_keeps_its_name() -> None:
 
 def test_every_state_has_a_look() -> None:
     assert set(theme.STATES) == set(State)
+
+
+@pytest.mark.parametrize("key", theme.TREATMENTS)
+def test_every_dot_has_a_contrast_of_three_in_the_dark_theme(key: str) -> None:
+    mark, paper = theme.TREATMENTS[key].colour, theme.DARK.paper
+    mixed = (
+        round(theme.DOTS * int(mark[i : i + 2], 16) + (1 - theme.DOTS) * int(paper[i : i + 2], 16))
+        for i in (1, 3, 5)
+    )
+    assert contrast("#" + "".join(f"{channel:02x}" for channel in mixed), paper) >= 3
