@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
-from itertools import product
+from itertools import chain, product
 from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from jobs.kinds.curve import Spec as CurveSpec
 from jobs.kinds.curve import bends
 from jobs.kinds.ends import of_pairs
 from jobs.kinds.interpolate import Split
-from jobs.kinds.members import Members, check_gates, check_members, summarised
+from jobs.kinds.members import Members, check_finite, check_gates, check_members, summarised
 from jobs.kinds.surface import Images, evaluated, rows
 from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
@@ -229,10 +229,11 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     Raises:
         StoppedError: if the job was asked to stop; it goes on with the points that are not recorded, and a checkpoint
             of those at work is in its folder.
-        ValueError: if the networks of a pair have different gates.
+        ValueError: if networks have weights that are not finite, or those of a pair different gates.
     """
     trained = population(spec.source, job)
     check_members(Spec, spec.members, spec.source, trained.size)
+    check_finite([*spec.members, *chain(*spec.pairs)], trained)
     count = evaluated(spec.data, spec.split, spec.images)
     images = subset(dataset(spec, job), spec.split, count, spec.subset_seed)
     for pair in spec.pairs:

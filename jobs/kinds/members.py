@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
+import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from jobs.designs import field_error
 from jobs.job import Job
 from jobs.specs import Member, RunSpec, SpecHash, refusal
 from jobs.summaries import of_networks
+from symcore.align.matching import are_finite
 from symcore.asymmetry import Parameters
 from symcore.data.sources import Dataset
 from symcore.metrics import Evaluator
@@ -38,6 +40,21 @@ def check_members(model: type[RunSpec], members: Sequence[int], source: SpecHash
     if max(members) >= networks:
         msg = f"{list(members)} is not in source {source}; accepted: members 0 to {networks - 1}"
         raise field_error(model, ("members",), members, msg)
+
+
+def check_finite(members: Sequence[int], trained: Population) -> None:
+    """Makes sure that networks have a valley to look at: that of a diverged one has no place.
+
+    Raises:
+        ValueError: naming the networks whose weights are not finite.
+    """
+    members = sorted(set(members))
+    weights = trained.select(members).parameters.values()
+    finite = torch.stack([are_finite(weight) for weight in weights]).all(0).tolist()
+    diverged = [member for member, fine in zip(members, finite, strict=True) if not fine]
+    if diverged:
+        msg = f"source: networks {diverged} diverged in training and have weights that are not finite; accepted: finite ones, as of a lower learning rate"
+        raise ValueError(msg)
 
 
 def check_gates(field: str, members: Sequence[int], trained: Population) -> None:

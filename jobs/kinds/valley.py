@@ -20,7 +20,15 @@ from jobs.job import Job
 from jobs.kinds.align import check_alignment, check_data, trained_source
 from jobs.kinds.ends import of_pairs
 from jobs.kinds.interpolate import Points, Splits
-from jobs.kinds.members import Members, check_gates, check_members, single, summarised, trainable
+from jobs.kinds.members import (
+    Members,
+    check_finite,
+    check_gates,
+    check_members,
+    single,
+    summarised,
+    trainable,
+)
 from jobs.kinds.surface import Images, evaluated, rows
 from jobs.kinds.train import Seed, differences
 from jobs.kinds.train import Spec as TrainSpec
@@ -245,10 +253,11 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
 
     Raises:
         StoppedError: if the job was asked to stop; it goes on with the slices that are not recorded.
-        ValueError: if networks that a slice joins have different gates.
+        ValueError: if networks have weights that are not finite, or those that a slice joins different gates.
     """
     trained, images = population(spec.source, job), dataset(spec, job)
     check_members(Spec, spec.members, spec.source, trained.size)
+    check_finite(spec.members, trained)
     if "between" in spec.directions:
         check_gates("members", spec.members, trained)
 

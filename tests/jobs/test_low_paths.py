@@ -309,6 +309,18 @@ def test_a_trajectory_needs_snapshots() -> None:
         surface.check_inputs(spec, {spec_hash(source): source})
 
 
+@pytest.mark.parametrize("make", [valley.Spec, curvature.Spec], ids=["valley", "curvature"])
+def test_networks_that_diverged_are_named(make: Any, tmp_path: Path) -> None:
+    training = TrainingSpec(epochs=1, optimizer="sgd", learning_rate=10, weight_decay=10)
+    source, folder = trained(Standard(), training=training, seeds=(0, 1)), tmp_path / "source"
+    assert carried_out(source, folder, {}).state == "done"
+    spec = make(data="digits", source=spec_hash(source), members=(0, 1))
+    outcome = carried_out(spec, tmp_path / "run", {spec.source: folder})
+    assert outcome.state == "failed"
+    assert outcome.error is not None
+    assert outcome.error.startswith("ValueError: source: networks [0, 1] diverged in training")
+
+
 @pytest.mark.parametrize("name", TREATMENTS)
 def test_slices_go_through_the_networks_that_they_name(
     networks: dict[str, tuple[str, Path]], tmp_path: Path, name: str
