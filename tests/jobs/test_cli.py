@@ -112,7 +112,7 @@ def test_dataset_is_another_word_for_data() -> None:
     [
         ("run lmc --pairs 0", ["--pairs 0", "greater than or equal to 1"]),
         ("run lmc --pairs -1 --network.width wide", ["--pairs -1", "--network.width wide", "valid integer"]),
-        ("run lmc --dataset cifar", ["--data cifar", "'digits', 'mnist'"]),
+        ("run lmc --dataset cifar", ["--data cifar", "'digits', 'digits-noisy', 'mnist'"]),
         ("run lmc --w.n-fix 70 16 16 64", ["--w.n-fix 70 16 16 64", "0 to 64"]),
         (
             "run lmc --treatments w0 --network.kind resnet --network.width 8",

@@ -137,7 +137,7 @@ def test_every_field_says_what_it_is() -> None:
         ({"mask_seeds": [1, 2, 3]}, ("mask_seeds",), "got 3; accepted: 1 or 2"),
         ({"mask_seeds": []}, ("mask_seeds",), "got 0; accepted: 1 or 2"),
         ({"treatment": {"kind": "standard"}}, ("mask_seeds",), "got 1; accepted: 0"),
-        ({"data": "svhn"}, ("data",), "'digits', 'mnist'"),
+        ({"data": "svhn"}, ("data",), "'digits', 'digits-noisy', 'mnist'"),
         ({"title": "mine"}, ("title",), "not permitted"),
         ({"seeds": []}, ("seeds",), "at least 1"),
         ({"seeds": [1, -1]}, ("seeds", 1), "greater than or equal to 0"),
