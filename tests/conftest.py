@@ -17,8 +17,11 @@ for name in ("SYMLAB_LAB", "SYMLAB_DATA", "SYMLAB_TOKEN", "SYMLAB_NETWORKS"):
     os.environ.pop(name, None)
 
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
+settings.register_profile("lab", deadline=None)  # tests do not time
+settings.load_profile("lab")
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
@@ -14,6 +16,9 @@ from app.site import SCRIPT
 from jobs import service
 from jobs.executors import Slot, WorkerProcess
 from jobs.service import Service
+
+# A page drawn by AppTest has a runtime of its own, which would ask every installed package for components again.
+manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
 class NoWorkers:

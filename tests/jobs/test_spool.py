@@ -13,9 +13,7 @@ from jobs import spool
 from jobs.spool import FrameError, Spool, frame, unframe
 
 payloads = st.lists(st.binary(min_size=1, max_size=50), max_size=8)
-on_disk = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+on_disk = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_batches_beyond_a_gap_are_not_stored_and_the_answer_says_where_to_go_on(
     assert stored(store) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(some.lists(some.tuples(some.integers(0, 12), some.integers(0, 6)), max_size=12))
 def test_any_resending_stores_a_prefix_exactly_once(slices: list[tuple[int, int]]) -> None:
     with Store.open(Path(":memory:"), TABLES) as store:

@@ -25,7 +25,7 @@ from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.automorphisms import Automorphisms, ColouredGraph, coloured_graph, find, refine
 from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
 
-SEVERAL = settings(max_examples=15, deadline=None)
+SEVERAL = settings(max_examples=15)
 SIZES = (6, 4, 4, 3)
 """Units of the tiny network, whose 4!^2 permutations can all be tried."""
 SHAPES = tuple((rows, fan_in) for fan_in, rows in pairwise(SIZES))

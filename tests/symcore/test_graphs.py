@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import grad, vmap
@@ -80,7 +80,6 @@ def population(
     return build(Design(SMALL, treatment, (FEATURES,), CLASSES, seeds, mask_seeds))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=30))
 def test_a_node_gets_its_own_and_the_mean_of_its_neighbours(edges: list[tuple[int, int]]) -> None:
     graph = graph_of(torch.tensor(edges, dtype=torch.int64).view(-1, 2).T, 7)

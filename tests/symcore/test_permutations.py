@@ -23,7 +23,7 @@ from symcore.symmetry import permutations as symmetry
 from symcore.symmetry.axes import DerivationError
 from symcore.symmetry.permutations import Group, PermutationSpec
 
-SEVERAL = settings(max_examples=20, deadline=None)
+SEVERAL = settings(max_examples=20)
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:
@@ -259,7 +259,7 @@ def test_resnet20_has_three_streams_and_nine_inner_groups() -> None:
     assert sorted(group.size for group in spec.groups) == [16] * 4 + [32] * 4 + [64] * 4
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(
     depth=st.sampled_from([8, 14]),
     width=st.sampled_from([0.125, 0.25, 0.375]),

@@ -22,7 +22,7 @@ from symcore.symmetry.automorphisms import coloured_graph, find, neurons
 from symcore.symmetry.signed import Signed, signed
 from symcore.treatments import SigmaAsymmetric, Standard, Treatment, WAsymmetric
 
-SEVERAL = settings(max_examples=10, deadline=None)
+SEVERAL = settings(max_examples=10)
 CELLS = ("rnn", "gru", "lstm")
 ROWS, WIDTH = (3, 2), 3
 

@@ -94,7 +94,7 @@ def test_a_path_to_ones_own_permuted_copy_is_flat_after_matching() -> None:
     assert np.ptp(losses(b)) > 0.1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), width=st.integers(2, 10), residual=st.booleans())
 def test_the_objective_rises_from_the_identity(seed: int, width: int, residual: bool) -> None:
     network = Residual() if residual else perceptron(width)
@@ -158,7 +158,7 @@ def published(a: Weights, b: Weights, spec: PermutationSpec, seed: int) -> Weigh
     return {name: torch.stack([permutations[name] for permutations in found]) for name in found[0]}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**31), width=st.integers(2, 24), depth=st.integers(1, 4))
 def test_the_published_algorithm_finds_the_same(seed: int, width: int, depth: int) -> None:
     network = perceptron(width, depth)
