@@ -20,6 +20,7 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
+torch.manual_seed(0)  # of networks that are drawn when tests are collected
 settings.register_profile("lab", deadline=None)  # tests do not time
 settings.load_profile("lab")
 
@@ -41,6 +42,18 @@ def chromium(downloaded: str) -> str | None:
         return named
     found = [path for name in NAMES if (path := shutil.which(name))]
     return next((path for path in (*found, *APPLICATIONS, downloaded) if Path(path).exists()), None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seeded_once() -> None:
+    """What tests share is drawn the same each time, whatever ran before."""
+    torch.manual_seed(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Likewise what a test draws for itself."""
+    torch.manual_seed(2)
 
 
 @pytest.fixture(scope="module")
