@@ -129,7 +129,8 @@ def _standing(study: Mapping[str, Any]) -> None:
         )
         right = "" if progress.eta is None else f"about {wording.duration(progress.eta)} left"
         parts.progress(progress.fraction, left, right)
-        return [run["state"] for run in now["runs"]] == states
+        # the study's own state too: it is read before those of its runs, the last of which may end in between
+        return now["state"] == study["state"] and [run["state"] for run in now["runs"]] == states
 
     if going_on:
         parts.live(part, going_on=True)

@@ -167,6 +167,19 @@ def test_a_study_on_its_way_shows_what_is_done_and_can_be_cancelled(lab: Service
     assert "Resume" in labels(page)
 
 
+def test_a_study_whose_last_run_ends_while_the_page_reads_it_is_shown_as_done(
+    lab: Service, visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state is read before those of its runs."""
+    study = lab.submit(SMOKE)
+    made_up.finish(lab, study)
+    read, late = queries.study, iter([{"state": "running"}])
+    monkeypatch.setattr(queries, "study", lambda *given: read(*given) | next(late, {}))
+    page = visit("study", id=study)
+    assert "8 runs done" in words(page)
+    assert "Cancel" not in labels(page)
+
+
 def test_a_study_made_of_finished_runs_says_so(lab: Service, visit: Visit) -> None:
     made_up.finish(lab, lab.submit(SMOKE))
     again = lab.submit(SMOKE)
