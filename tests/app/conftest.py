@@ -55,7 +55,7 @@ def visit(lab: Service) -> Visit:  # noqa: ARG001 - pages find the lab by themse
     """Draws the page at a URL with a query, and makes sure that nothing went wrong there and no chart lacks its files."""
 
     def at(url: str = "", **query: str | list[str]) -> AppTest:
-        page = AppTest.from_file(SCRIPT, default_timeout=30)
+        page = AppTest.from_file(SCRIPT, default_timeout=120)
         page._page_hash = calc_hash(url) if url else ""
         for name, value in query.items():
             page.query_params[name] = value

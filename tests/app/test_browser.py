@@ -20,7 +20,8 @@ from jobs.lab import Lab
 
 pytestmark = pytest.mark.slow
 PATIENCE = 240.0
-"""Seconds that a smoke study may take on a busy machine."""
+"""Seconds that a smoke study, or anything that a page is waited for with, may take on a busy machine."""
+expect.set_options(timeout=1000 * PATIENCE)
 PLACES = """() => {
     const main = document.querySelector('[data-testid="stMain"]');
     const headings = [...main.querySelectorAll('h1, h3')];
@@ -44,6 +45,7 @@ def visitor(
 ) -> Iterator[Page]:
     """A browser that comes with a one-time link; errors of the page's scripts fail the test."""
     with browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme) as context:
+        context.set_default_timeout(1000 * PATIENCE)
         page = context.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -63,7 +65,7 @@ def study(lab: Lab, browser: Browser) -> str:
         page.wait_for_url("**/study?id=*")
         expect(page.get_by_role("heading", name="Runs")).to_be_visible()
         # once it has been drawn whole, what the page before left behind is gone
-        expect(page.locator("[data-test-script-state=notRunning]")).to_be_visible(timeout=60_000)
+        expect(page.locator("[data-test-script-state=notRunning]")).to_be_visible()
         before = page.evaluate(PLACES)
         end = time.monotonic() + PATIENCE
         while not page.get_by_text("8 runs done", exact=True).is_visible():
