@@ -81,13 +81,15 @@ def average(source: str, members: Sequence[int], last: int, job: Job) -> Paramet
         LookupError: if that run is not among the job's inputs.
         FileNotFoundError: if no snapshots were kept, and some are wanted.
     """
-    before = list(snapshots(source, members, job).values())[-last:] if last else []
+    before = snapshots(source, members, job, last).values() if last else ()
     each = [one.effective() for one in (*before, population(source, job).select(members))]
     return mean({name: torch.stack([one[name] for one in each]) for name in each[-1]})
 
 
-def snapshots(source: str, members: Sequence[int], job: Job) -> dict[int, Population]:
-    """Some networks of an upstream run as they were before the end, by epoch in ascending order.
+def snapshots(
+    source: str, members: Sequence[int], job: Job, last: int | None = None
+) -> dict[int, Population]:
+    """Some networks of an upstream run as they were before the end, by epoch in ascending order; the last few, or all.
 
     Raises:
         LookupError: if that run is not among the job's inputs.
@@ -97,7 +99,8 @@ def snapshots(source: str, members: Sequence[int], job: Job) -> dict[int, Popula
     if not found:
         msg = f"source: {job.input(source)} holds no snapshots; accepted: a train run that kept some"
         raise FileNotFoundError(msg)
-    return {_epoch(name): _kept(source, name, job).select(members) for name in found}
+    wanted = found if last is None else found[-last:]
+    return {_epoch(name): _kept(source, name, job).select(members) for name in wanted}
 
 
 def _epoch(name: str) -> int:

@@ -266,6 +266,10 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         seconds = trained.select([second for _, second in spec.pairs]).effective()
         return aligned(seconds, spec.alignment, trained, job)
 
+    @cache
+    def averages() -> Parameters:
+        return average(spec.average_of or spec.source, spec.members, spec.averaged, job)
+
     for split in spec.splits:
         images = subset(images, split, evaluated(spec.data, split, spec.images), spec.subset_seed)
     evaluator = Evaluator(trained.network, images, on_chunk=job.pause_point)
@@ -274,7 +278,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         networks = summarised(trained, spec.members, images, spec.splits, job)
         for place, member in enumerate(spec.members):
             one = trained.select([member])
-            for line in _lines(spec, place, one, others, images, job):
+            for line in _lines(spec, place, one, others, averages, images):
                 job.progress(done, total, f"network {member}, {line.direction}")
                 job.pause_point()
                 _record(spec, member, line, evaluator, one.buffers, job)
@@ -284,17 +288,21 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
 
 
 def _lines(
-    spec: Spec, place: int, one: Population, others: Callable[[], Parameters], images: Dataset, job: Job
+    spec: Spec,
+    place: int,
+    one: Population,
+    others: Callable[[], Parameters],
+    averages: Callable[[], Parameters],
+    images: Dataset,
 ) -> Iterator[Slice]:
-    """All slices through the network at a place of the spec's members, to which each member's next one is given."""
+    """All slices through the network at a place of the spec's members, given each member's next one and weight average."""
     origin = single(one.effective())
 
     def between() -> tuple[Parameters, Parameters]:
         return _joining(origin, single(of_pairs(slice(place, place + 1), others())))
 
     def from_average() -> tuple[Parameters, Parameters]:
-        source = spec.average_of or spec.source
-        return _joining(single(average(source, [spec.members[place]], spec.averaged, job)), origin)
+        return _joining(single(of_pairs(slice(place, place + 1), averages())), origin)
 
     def drawn(name: str, draw: int) -> tuple[Parameters, Parameters]:
         free, moved = trainable(one), _moved(name, one)
