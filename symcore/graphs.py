@@ -100,4 +100,6 @@ def _quiet_compiler() -> Iterator[None]:
     with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=NO_LIMIT):  # noqa: SLF001
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
+        # torch 2.11 says so of every softmax over few classes
+        warnings.filterwarnings("ignore", r"\s*Online softmax is disabled", UserWarning)
         yield
