@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from jobs.headline import Headline, Rows
 from jobs.specs import PlannedRun
@@ -34,6 +34,18 @@ class Spec(LMCSpec):
         tuple[Epochs, ...], Field(min_length=1, max_length=20), AfterValidator(sweep_recipe.ascending)
     ] = (1, 20)
     """Epochs of warm-up that are compared, in place of `training.warmup_epochs`."""
+
+    @field_validator("warmups")
+    @classmethod
+    def _ends_before_the_fall(cls, warmups: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        training = info.data.get("training")
+        if training and training.fall_epochs and warmups[-1] > training.fall_start:
+            msg = (
+                f"{warmups[-1]} epochs, and the learning rate falls from {training.fall_start} on "
+                f"(training.fall_start); accepted: up to {training.fall_start}"
+            )
+            raise ValueError(msg)
+        return warmups
 
 
 PAPER: dict[str, dict[int, Barriers]] = {

@@ -18,6 +18,7 @@ from jobs.studies import biases, lmc_gnn, lmc_recipe, lmc_resnet20, warmup
 from symcore.treatments import FixedBiases
 
 STUDIES = [warmup, biases]
+FALLING = {"epochs": 50, "fall_epochs": 20, "fall_start": 30}
 named = pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.Spec.title)
 
 
@@ -183,9 +184,20 @@ def test_it_is_found_and_its_presets_are_valid(study: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("given", "field"),
-    [({"kind": "warmup", "warmups": [1, 1]}, "warmups"), ({"kind": "biases", "bounds": [3, 3.0]}, "bounds")],
+    [
+        ({"kind": "warmup", "warmups": [1, 1]}, "warmups"),
+        ({"kind": "biases", "bounds": [3, 3.0]}, "bounds"),
+    ],
 )
 def test_a_value_stands_once(given: dict[str, Any], field: str) -> None:
     with pytest.raises(ValidationError, match="accepted: each value once") as caught:
         registry.study_spec(given)
     assert caught.value.errors()[0]["loc"] == (field,)
+
+
+def test_no_warm_up_reaches_into_the_fall_of_the_learning_rate() -> None:
+    given = {"kind": "warmup", "warmups": [1, 31], "training": FALLING}
+    with pytest.raises(ValidationError, match=r"accepted: up to 30") as caught:
+        registry.study_spec(given)
+    assert caught.value.errors()[0]["loc"] == ("warmups",)
+    assert registry.study_spec(given | {"warmups": [1, 30]})
