@@ -27,6 +27,12 @@ class Product(NamedTuple):
     """The layer's inputs, [member, batch, column]."""
 
 
+def mean_loss(logits: Tensor, labels: Tensor, graph: Graph | tuple[()] = ()) -> Tensor:
+    """Mean negative log-likelihood of one network in nats, []; on a graph over nodes whose label is not negative."""
+    losses = cross_entropy(logits, labels)
+    return losses.sum() / (labels >= 0).sum() if graph else losses.mean()
+
+
 def gradient_program(
     network: nn.Module,
     names: Sequence[str],
@@ -45,8 +51,7 @@ def gradient_program(
     edges = neighbours(network, graph)
 
     def loss(parameters: Parameters, buffers: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        losses = cross_entropy(call_one(network, parameters, buffers, x, *edges), y)
-        return losses.sum() / (y >= 0).sum() if graph else losses.mean()
+        return mean_loss(call_one(network, parameters, buffers, x, *edges), y, graph)
 
     data = None if graph else 0
     many = vmap(grad_and_value(loss), in_dims=(0, 0 if stacked_buffers else None, data, data))

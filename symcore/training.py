@@ -210,6 +210,10 @@ class Trainer:
         """The weights that an epoch's metrics are of."""
         return self.weights
 
+    def measure(self, evaluator: Evaluator, splits: Sequence[str]) -> dict[str, tuple[Array, Array]]:
+        """Mean loss (nats) and accuracy (0 to 1) on each split after an epoch, float64 [member]."""
+        return evaluator.on(splits, self.evaluated(), self.population.buffers)
+
     @property
     def steps_per_epoch(self) -> int:
         """Minibatches of an epoch; the last one may be smaller."""
@@ -266,7 +270,7 @@ class Trainer:
 
         What it gives back is left to do, by block: a gradient of `as_products` that it did not multiply out or apply.
         """
-        gradients_of = self._gradients(size, as_products)
+        gradients_of = self.gradients(size, as_products)
 
         def step() -> list[Product | None]:
             loss, *gradients = gradients_of()
@@ -277,7 +281,7 @@ class Trainer:
 
         return step
 
-    def _gradients(self, size: int, as_products: Collection[str]) -> Callable[[], list[Any]]:
+    def gradients(self, size: int, as_products: Collection[str]) -> Callable[[], list[Any]]:
         """What gives each member's mean loss on its next images, and the gradient of each block."""
         names, buffers = list(self.population.parameters), list(self.population.buffers.values())
         form, program = self.form, self._program(as_products)
@@ -298,8 +302,7 @@ class Trainer:
 
         def gathered(turns: list[tuple[Any, ...]]) -> list[Any]:
             loss, *gradients = joined(turns)
-            named = self.pulled(dict(zip(names, gradients, strict=True)))
-            return [loss, *(_gathered(block.layout, named) for block in self.blocks)]
+            return [loss, *self.by_block(self.pulled(dict(zip(names, gradients, strict=True))))]
 
         if form is not None:
             # interleaved maps pass through kernels of their own, between which a compiler finds little, in minutes
@@ -307,6 +310,10 @@ class Trainer:
             # and small gradients it copies one by one
             gathered = gathered if form.alone else uncompiled(gathered)
         return lambda: gathered(computed(inputs()))
+
+    def by_block(self, gradients: dict[str, Any]) -> list[Tensor | Product]:
+        """Each block's gradient, [member, entry], or the product that it is, from those of what is trained, by name."""
+        return [_gathered(block.layout, gradients) for block in self.blocks]
 
     def point(self) -> list[Tensor]:
         """Effective weights that a step takes gradients at, in the order of the population's."""
@@ -466,8 +473,7 @@ def _epoch_metrics(trainer: Trainer, evaluator: Evaluator, *, train_accuracy: bo
     """
     metrics = {"train/loss": (trainer.loss_sum / trainer.samples).cpu().numpy()}
     measured = [split for split in trainer.dataset.splits if split != "train" or train_accuracy]
-    found = evaluator.on(measured, trainer.evaluated(), trainer.population.buffers)
-    for split, (loss, accuracy) in found.items():
+    for split, (loss, accuracy) in trainer.measure(evaluator, measured).items():
         metrics |= {f"{split}/loss": loss} if split != "train" else {}
         metrics |= {f"{split}/accuracy": accuracy}
     return metrics

@@ -1,0 +1,111 @@
+"""Gaussians over the weights of a layer with a diagonal and a few directions: N(m, diag(s^2) + v^T v / R), v of R rows.
+
+Tomczak, Swaroop and Turner (2020), "Efficient Low Rank Gaussian Variational Inference for Neural Networks" (ELRG). With R = 0
+it is a mean-field Gaussian. What D fixes has no variance: it is no random weight, and no term of the divergence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symcore.posteriors import noise
+from symcore.posteriors.layers import Passage
+
+SMALLEST = 1e-30
+"""A variance whose root still has a finite slope."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A layer's Gaussian, of each of its parameters one tensor; every layer's tensors may have a member axis in front."""
+
+    means: Sequence[Tensor]
+    """Effective weights, [*shape]."""
+    variances: Sequence[Tensor]
+    """The diagonal s^2, [*shape]; 0 where a weight is fixed."""
+    factors: Sequence[Tensor]
+    """v, [R, *shape]; 0 where a weight is fixed."""
+    rank: int
+    """R."""
+
+    def at_outputs(self, passage: Passage, key: Tensor) -> Tensor:
+        """What a layer gives that each example passes with weights of its own, drawn at the layer's outputs.
+
+        Means and variances of the outputs are those that the weights give them. Outputs of one example are correlated
+        through v as those of one draw of the weights; the diagonal's noise is taken to be independent at each place of
+        a feature map, which it is not (Kingma et al. 2015).
+        """
+        out = passage.apply(passage.inputs, *_pair(self.means))
+        variance = passage.apply(passage.inputs.square(), *_pair(self.variances))
+        # the root's slope at 0 is infinite, and a row may be fixed as a whole
+        deviation = torch.where(variance > 0, variance.clamp(min=SMALLEST).sqrt(), 0)
+        out = out + deviation * noise.normal(noise.derived(key, 0), out.shape)
+        if not self.rank:
+            return out
+        stacked = [factor.flatten(0, 1) for factor in self.factors]
+        spread = passage.apply(passage.inputs, *_pair(stacked))
+        share = noise.normal(noise.derived(key, 1), (len(out), self.rank)) / math.sqrt(self.rank)
+        axis = 1 if self.means[0].ndim > 2 else -1  # of channels in a feature map, of neurons else
+        directions = spread.unflatten(axis, (self.rank, -1)).movedim(1 if axis == 1 else -2, 1)
+        low_rank: Tensor = (directions * share.view(*share.shape, *[1] * (out.ndim - 1))).sum(1)
+        return out + low_rank
+
+    def draw(self, key: Tensor) -> list[Tensor]:
+        """The layer's parameters, drawn once, [*shape] each."""
+        share = noise.normal(noise.derived(key, 1), (self.rank,)) / math.sqrt(max(1, self.rank))
+        drawn = []
+        for place, (mean, variance, factor) in enumerate(
+            zip(self.means, self.variances, self.factors, strict=True)
+        ):
+            deviation = torch.where(variance > 0, variance.clamp(min=SMALLEST).sqrt(), 0)
+            own = deviation * noise.normal(noise.derived(key, 2 + place), mean.shape)
+            drawn.append(mean + own + (factor * share.view(-1, *[1] * mean.ndim)).sum(0))
+        return drawn
+
+    def divergence(self, centers: Sequence[Tensor | float], prior: float) -> Tensor:
+        """Kullback-Leibler divergence from N(center, prior) of each random weight, in nats; exact.
+
+        With a = 1 / R and d random weights it is half of sum(s^2) / p - sum(log s^2) + a |v|^2 / p + |m - center|^2 / p
+        + d (log p - 1) - log det(I + a v diag(1 / s^2) v^T) for a prior variance p.
+
+        Args:
+            centers: the prior's means, [*shape] or one number, by parameter.
+            prior: p.
+        """
+        total, gram = torch.zeros((), device=self.means[0].device), None
+        for mean, variance, factor, center in zip(
+            self.means, self.variances, self.factors, centers, strict=True
+        ):
+            random = variance > 0
+            off = torch.where(random, mean - center, 0)
+            known = torch.where(random, variance, 1)
+            total = total + (variance.sum() + off.square().sum()) / prior - known.log().sum()
+            total = total + random.sum() * (math.log(prior) - 1)
+            if self.rank:
+                total = total + factor.square().sum() / (self.rank * prior)
+                scaled = (factor / known.sqrt()).flatten(1)
+                gram = scaled @ scaled.t() + (0 if gram is None else gram)
+        if gram is not None:
+            identity = torch.eye(self.rank, device=gram.device)
+            total = total - log_determinant(identity + gram / self.rank)
+        return total / 2
+
+
+def log_determinant(matrix: Tensor) -> Tensor:
+    """Log det of a small symmetric positive matrix [n, n], by elimination: no library call waits for a GPU."""
+    total = matrix.new_zeros(())
+    for _ in range(len(matrix)):
+        pivot, row = matrix[0, 0], matrix[0, 1:]
+        total = total + pivot.log()
+        matrix = matrix[1:, 1:] - torch.outer(row, row) / pivot
+    return total
+
+
+def _pair(parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias."""
+    return parameters[0], (parameters[1] if len(parameters) > 1 else None)

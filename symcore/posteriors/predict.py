@@ -1,0 +1,53 @@
+"""What posteriors predict: class probabilities, averaged over draws of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from symcore.asymmetry import Parameters
+from symcore.metrics import Evaluator
+from symcore.population import Population
+from symcore.posteriors.predictions import Mixture
+
+SAMPLES = 25
+"""Draws of the weights that predictions average (Lim et al. 2024, appendix on Bayesian networks)."""
+
+
+class Posterior(Protocol):
+    """What is believed of the weights of each member of a population once it has seen the data."""
+
+    @property
+    def population(self) -> Population:
+        """The networks: their form, masks and buffers."""
+
+    def draw(self, sample: int) -> Parameters:
+        """One draw for every member, effective weights [member, *shape]; the same number gives the same draw."""
+
+
+@torch.no_grad()
+def predict(
+    posterior: Posterior,
+    evaluator: Evaluator,
+    split: str,
+    samples: int = SAMPLES,
+    on_sample: Callable[[int], None] = lambda _done: None,
+) -> Tensor:
+    """Log of the mean of the class probabilities over draws 0, 1, ..., [member, image, class].
+
+    Args:
+        posterior: of the members of a population.
+        evaluator: for the networks' form and the data; with BatchNorm it estimates the statistics of each draw.
+        split: which part of the data set, say "test"; of a graph those nodes that have labels.
+        samples: how many draws.
+        on_sample: called with the number of draws done; may raise to stop.
+    """
+    mixture = Mixture()
+    for sample in range(samples):
+        chunks = evaluator.logits(posterior.draw(sample), posterior.population.buffers, split)
+        mixture.add(torch.cat([torch.log_softmax(logits, -1) for logits, _ in chunks], dim=1))
+        on_sample(sample + 1)
+    return mixture.log_mean()

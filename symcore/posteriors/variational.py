@@ -1,0 +1,317 @@
+"""Variational inference in populations: each member's Gaussians over its weights, trained on the evidence lower bound.
+
+The loss is the mean negative log-likelihood of a minibatch under weights drawn afresh, plus the divergence from the prior
+per training image. With a temperature T below 1 the divergence counts T times as much, which makes a cold posterior.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from symcore.asymmetry import Asymmetry, Parameters
+from symcore.data.sources import Dataset
+from symcore.gradients import mean_loss
+from symcore.metrics import Array, Evaluator, cross_entropy
+from symcore.networks.gnn import neighbours
+from symcore.population import Population, call_one
+from symcore.posteriors import noise
+from symcore.posteriors.layers import Group, Instead, groups
+from symcore.posteriors.lowrank import Gaussian
+from symcore.posteriors.predict import predict
+from symcore.precision import Precision
+from symcore.program import Program
+from symcore.randomness import torch_seed
+from symcore.training import Trainer, TrainingSpec
+
+MEAN, FACTOR, LOG_VARIANCE = "mean/", "factor/", "log_variance/"
+"""What is trained of a weight, by its name after these."""
+MASK, CENTER = "mask/", "center/"
+"""What else a step reads of it."""
+MATRIX_DIRECTIONS, BIAS_DIRECTIONS = 0.5, 0.01
+"""Standard deviation of v at the start: of a matrix in parts of its weights' over sqrt(R), and of vectors."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Gaussians of one form over the weights of a network, and the prior N(0, 1 / (precision n)) of each weight W.
+
+    n is the number of a linear layer's outputs, of a convolution's input channels.
+    """
+
+    rank: int
+    """Directions beside the diagonal, R."""
+    log_variance: float
+    """log s^2 of every weight, at the start where it is learned."""
+    learned: bool
+    """Whether each weight's s^2 is trained."""
+    prior_precision: float
+    temperature: float
+    """What the divergence counts, in parts of what Bayes' rule has it count."""
+
+    def prior(self, group: Group) -> float:
+        """The prior's variance."""
+        return 1 / (self.prior_precision * group.scale)
+
+    def gaussian(self, group: Group, trained: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Gaussian:
+        """A group's Gaussian, from what is trained and D where something is fixed; all [*shape], or with members in front."""
+        means = [trained[MEAN + name] for name in group.names]
+        if self.learned:
+            variances = [trained[LOG_VARIANCE + name].exp() for name in group.names]
+        else:
+            variances = [torch.full_like(mean, math.exp(self.log_variance)) for mean in means]
+        variances = [
+            variance * masks[name] if name in masks else variance
+            for name, variance in zip(group.names, variances, strict=True)
+        ]
+        factors = [
+            trained[FACTOR + name] if self.rank else mean.new_zeros(0, *mean.shape)
+            for name, mean in zip(group.names, means, strict=True)
+        ]
+        return Gaussian(means, variances, factors, self.rank)
+
+
+@dataclass(frozen=True)
+class VariationalPosterior:
+    """The Gaussians of every member."""
+
+    population: Population
+    """The networks at the means."""
+    family: Family
+    groups: Sequence[Group]
+    trained: Parameters
+    """What was trained, by name, [member, *shape] or [member, R, *shape]."""
+
+    def draw(self, sample: int) -> Parameters:
+        """Effective weights of every member, [member, *shape]."""
+        names, masks = self.population.parameters, _masks(self.population.asymmetry)
+        seeds, device = self.population.design.seeds, self.population.device
+        stacked = 0 if self.population.stacked else None
+
+        def one(trained: Parameters, masks: Parameters, key: Tensor) -> Parameters:
+            values = {name: trained[MEAN + name] for name in names}
+            for place, group in enumerate(self.groups):
+                gaussian = self.family.gaussian(group, trained, masks)
+                values |= zip(group.names, gaussian.draw(noise.derived(key, place)), strict=True)
+            return values
+
+        keys = noise.keys(seeds, "posterior", sample).to(device)
+        drawn: Parameters = vmap(one, in_dims=(0, stacked, 0))(self.trained, masks, keys)
+        return drawn
+
+    def divergence(self) -> Array:
+        """From the prior, in nats, float64 [member]."""
+        masks, centers = _masks(self.population.asymmetry), _centers(self.population.asymmetry)
+        stacked = 0 if self.population.stacked else None
+        many = vmap(partial(_divergence, self.family, self.groups), in_dims=(0, stacked, stacked))
+        total: Array = many(self.trained, masks, centers).double().cpu().numpy()
+        return total
+
+
+def _masks(asymmetry: Asymmetry | None) -> Parameters:
+    return dict(asymmetry.trainable) if asymmetry else {}
+
+
+def _centers(asymmetry: Asymmetry | None) -> Parameters:
+    """Where the prior of effective weights is centred, for it is one of W, and these are F + W; only if that is not 0."""
+    offsets = asymmetry.offsets() if asymmetry else {}
+    return {name: offset for name, offset in offsets.items() if offset.any()}
+
+
+def _divergence(
+    family: Family,
+    groups: Sequence[Group],
+    trained: Parameters,
+    masks: Parameters,
+    centers: Parameters,
+) -> Tensor:
+    """The sum over all groups, []."""
+    total = next(iter(trained.values())).new_zeros(())
+    for group in groups:
+        at = [centers.get(name, 0.0) for name in group.names]
+        total = total + family.gaussian(group, trained, masks).divergence(at, family.prior(group))
+    return total
+
+
+class VariationalTrainer(Trainer):
+    """A population of Gaussians in training; a weight's mean is named "mean/readout.weight", say."""
+
+    def __init__(
+        self,
+        population: Population,
+        dataset: Dataset,
+        spec: TrainingSpec,
+        family: Family,
+        *,
+        samples: int = 5,
+        precision: Precision = "float32",
+    ) -> None:
+        """Puts the means where the population's weights are.
+
+        Args:
+            population: networks at their start; it is left as it is.
+            dataset: with a "train" split, on the population's device.
+            spec: how Gaussians are trained; a weight decay acts on all that is trained of them.
+            family: their form and the prior.
+            samples: draws that the metrics of an epoch average.
+            precision: arithmetic of matrix products and convolutions.
+        """
+        example = torch.zeros(2, *dataset.source.input_shape, device=population.device)
+        self.family, self.groups = family, groups(population.network, example)
+        self._samples = samples
+        super().__init__(population, dataset, spec, precision=precision)
+        self._keys = noise.keys(population.design.seeds, "variational").to(population.device)
+
+    def start(self) -> tuple[Parameters, Asymmetry | None]:
+        """Means at the population's weights; variances and directions as the family has them; and their masks."""
+        means, asymmetry = self.population.effective(), self.population.asymmetry
+        weights = {MEAN + name: mean for name, mean in means.items()}
+        if self.family.learned:
+            level = self.family.log_variance
+            weights |= {LOG_VARIANCE + n: torch.full_like(means[n], level) for n in self._random()}
+        if self.family.rank:
+            weights |= {FACTOR + name: self._directions(name) for name in self._random()}
+        if asymmetry is None:
+            return weights, None
+        return self._fixed_first(weights, asymmetry)
+
+    def _random(self) -> list[str]:
+        return [name for group in self.groups for name in group.names]
+
+    def _directions(self, name: str) -> Tensor:
+        """V at the start: for matrices and vectors a part of what the weights are, for filters 0 (Lim et al. 2024's code)."""
+        mean, rank = self.population.effective()[name], self.family.rank
+        seeds = self.population.design.seeds
+        if mean.ndim > 3:
+            return mean.new_zeros(len(mean), rank, *mean.shape[1:])
+        drawn = [
+            torch.randn(rank, *mean.shape[1:], generator=torch.Generator().manual_seed(seed))
+            for seed in (torch_seed(seed, "directions " + name) for seed in seeds)
+        ]
+        if mean.ndim == 2:
+            return BIAS_DIRECTIONS * torch.stack(drawn).to(mean)
+        spread = mean.flatten(1).std(1) * MATRIX_DIRECTIONS / math.sqrt(rank)
+        return spread.view(-1, 1, 1, 1) * torch.stack(drawn).to(mean)
+
+    def _fixed_first(self, weights: Parameters, asymmetry: Asymmetry) -> tuple[Parameters, Asymmetry]:
+        """What is trained, its fixed entries at their values, and their masks."""
+        trainable: Parameters = {}
+        fixed: Parameters = {}
+        at = 1 if asymmetry.stacked else 0
+        for name, d in asymmetry.trainable.items():
+            trainable[MEAN + name], fixed[MEAN + name] = d, asymmetry.fixed[name]
+            if name not in self._random():
+                continue
+            if self.family.learned:
+                trainable[LOG_VARIANCE + name], fixed[LOG_VARIANCE + name] = (
+                    d,
+                    torch.zeros_like(d, dtype=torch.float32),
+                )
+            if self.family.rank:
+                wide = d.unsqueeze(at).expand(*d.shape[:at], self.family.rank, *d.shape[at:])
+                trainable[FACTOR + name], fixed[FACTOR + name] = (
+                    wide,
+                    torch.zeros_like(wide, dtype=torch.float32),
+                )
+        masks = Asymmetry(trainable, fixed, asymmetry.stacked)
+        return masks.apply(masks.raw(weights)), masks
+
+    def gradients(self, size: int, as_products: Collection[str]) -> Callable[[], list[Any]]:
+        """What gives each member's mean negative log-likelihood on its next images, and the gradient of each block."""
+        del as_products  # none is one product
+        names, population = list(self.weights), self.population
+        masks, centers = _masks(population.asymmetry), _centers(population.asymmetry)
+        shared = [*masks.values(), *centers.values(), *population.buffers.values()]
+
+        def inputs() -> list[Tensor]:
+            images, labels = self.minibatch(size)
+            keys = noise.derived(self._keys, self.updates.expand(population.size))
+            return [*self.weights.values(), *shared, images, labels, keys]
+
+        traced = self._bound(names, list(masks), list(centers)).trace(inputs())
+
+        def gradients() -> list[Any]:
+            loss, *found = traced(*inputs())
+            return [loss, *self.by_block(dict(zip(names, found, strict=True)))]
+
+        return gradients
+
+    def _bound(self, names: list[str], masked: list[str], centred: list[str]) -> Program:
+        """A program over [*trained, *masks, *centres, *buffers, x, y, keys]: negative log-likelihoods, and gradients of the bound."""
+        population, graph = self.population, self.dataset.graph
+        given = (
+            [MASK + name for name in masked] + [CENTER + name for name in centred] + list(population.buffers)
+        )
+        weight = self.family.temperature / self.samples
+
+        def loss(
+            trained: Parameters, shared: Parameters, x: Tensor, y: Tensor, key: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            masks, centers = (
+                {n: shared[part + n] for n in own} for part, own in ((MASK, masked), (CENTER, centred))
+            )
+            buffers = {name: shared[name] for name in population.buffers}
+            likelihood = mean_loss(self._noisy(trained, masks, buffers, x, key), y, graph)
+            divergence = _divergence(self.family, self.groups, trained, masks, centers)
+            return likelihood + weight * divergence, likelihood
+
+        data = None if graph else 0
+        in_dims = (0, 0 if population.stacked else None, data, data, 0)
+        many = vmap(grad(loss, has_aux=True), in_dims=in_dims)
+
+        def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+            *held, x, y, keys = tensors
+            trained = dict(zip(names, held[: len(names)], strict=True))
+            shared = dict(zip(given, held[len(names) :], strict=True))
+            gradients, likelihoods = many(trained, shared, x, y, keys)
+            return likelihoods, *(gradients[name] for name in names)
+
+        return Program(flat)
+
+    def _noisy(
+        self, trained: Parameters, masks: Parameters, buffers: Parameters, x: Tensor, key: Tensor
+    ) -> Tensor:
+        """One network's logits [batch, class] with weights drawn for each example, or once where layers are passed again."""
+        network = self.population.network
+        values = {name: trained[MEAN + name] for name in self.population.parameters}
+        rules = {}
+        for place, group in enumerate(self.groups):
+            gaussian, own = self.family.gaussian(group, trained, masks), noise.derived(key, place)
+            if group.once:
+                rules[id(values[group.names[0]])] = partial(gaussian.at_outputs, key=own)
+            else:
+                values |= zip(group.names, gaussian.draw(own), strict=True)
+        with Instead(rules):
+            return call_one(network, values, buffers, x, *neighbours(network, self.dataset.graph))
+
+    def measure(self, evaluator: Evaluator, splits: Sequence[str]) -> dict[str, tuple[Array, Array]]:
+        """Loss and accuracy of the mean prediction of a few draws, float64 [member]."""
+        posterior, found = self.posterior(), {}
+        for split in splits:
+            labels = self.dataset.splits[split].labels
+            labels = labels[labels >= 0]  # of a graph's nodes some have none
+            predicted = predict(posterior, evaluator, split, self._samples)
+            loss = cross_entropy(predicted, labels.expand(predicted.shape[:-1])).double().mean(-1)
+            right = (predicted.argmax(-1) == labels).double().mean(-1)
+            found[split] = (loss.cpu().numpy(), right.cpu().numpy())
+        return found
+
+    def posterior(self) -> VariationalPosterior:
+        """The Gaussians as they are now (a copy)."""
+        trained = {name: tensor.clone() for name, tensor in self.weights.items()}
+        return VariationalPosterior(self.trained(), self.family, self.groups, trained)
+
+    def evaluated(self) -> Parameters:
+        """The means, [member, *shape]."""
+        return {name: self.weights[MEAN + name] for name in self.population.parameters}
+
+    def trained(self) -> Population:
+        """The networks at the means."""
+        return self.population.with_effective({name: mean.clone() for name, mean in self.evaluated().items()})
