@@ -315,6 +315,9 @@ class Trainer:
         """Each block's gradient, [member, entry], or the product that it is, from those of what is trained, by name."""
         return [_gathered(block.layout, gradients) for block in self.blocks]
 
+    def keep(self) -> None:
+        """Called after each epoch; a method that learns from where training passes by takes it up, in tensors of `state`."""
+
     def point(self) -> list[Tensor]:
         """Effective weights that a step takes gradients at, in the order of the population's."""
         return list(self.weights.values())
@@ -464,6 +467,7 @@ def _run_epoch(trainer: Trainer, advance: Callable[[int], None], watch: _Watch) 
         if trainer.step < trainer.steps_per_epoch:
             watch.look()
     trainer.epoch, trainer.step = trainer.epoch + 1, 0
+    trainer.keep()
 
 
 def _epoch_metrics(trainer: Trainer, evaluator: Evaluator, *, train_accuracy: bool) -> dict[str, Array]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symcore.posteriors import noise
 from symcore.posteriors.layers import Passage
+from symcore.posteriors.noise import Draw
 
 SMALLEST = 1e-30
 """A variance whose root still has a finite slope."""
@@ -33,7 +33,7 @@ class Gaussian:
     rank: int
     """R."""
 
-    def at_outputs(self, passage: Passage, key: Tensor) -> Tensor:
+    def at_outputs(self, passage: Passage, normal: Draw) -> Tensor:
         """What a layer gives that each example passes with weights of its own, drawn at the layer's outputs.
 
         Means and variances of the outputs are those that the weights give them. Outputs of one example are correlated
@@ -44,26 +44,24 @@ class Gaussian:
         variance = passage.apply(passage.inputs.square(), *_pair(self.variances))
         # the root's slope at 0 is infinite, and a row may be fixed as a whole
         deviation = torch.where(variance > 0, variance.clamp(min=SMALLEST).sqrt(), 0)
-        out = out + deviation * noise.normal(noise.derived(key, 0), out.shape)
+        out = out + deviation * normal(out.shape)
         if not self.rank:
             return out
         stacked = [factor.flatten(0, 1) for factor in self.factors]
         spread = passage.apply(passage.inputs, *_pair(stacked))
-        share = noise.normal(noise.derived(key, 1), (len(out), self.rank)) / math.sqrt(self.rank)
+        share = normal((len(out), self.rank)) / math.sqrt(self.rank)
         axis = 1 if self.means[0].ndim > 2 else -1  # of channels in a feature map, of neurons else
         directions = spread.unflatten(axis, (self.rank, -1)).movedim(1 if axis == 1 else -2, 1)
         low_rank: Tensor = (directions * share.view(*share.shape, *[1] * (out.ndim - 1))).sum(1)
         return out + low_rank
 
-    def draw(self, key: Tensor) -> list[Tensor]:
+    def draw(self, normal: Draw) -> list[Tensor]:
         """The layer's parameters, drawn once, [*shape] each."""
-        share = noise.normal(noise.derived(key, 1), (self.rank,)) / math.sqrt(max(1, self.rank))
+        share = normal((self.rank,)) / math.sqrt(max(1, self.rank))
         drawn = []
-        for place, (mean, variance, factor) in enumerate(
-            zip(self.means, self.variances, self.factors, strict=True)
-        ):
+        for mean, variance, factor in zip(self.means, self.variances, self.factors, strict=True):
             deviation = torch.where(variance > 0, variance.clamp(min=SMALLEST).sqrt(), 0)
-            own = deviation * noise.normal(noise.derived(key, 2 + place), mean.shape)
+            own = deviation * normal(mean.shape)
             drawn.append(mean + own + (factor * share.view(-1, *[1] * mean.ndim)).sum(0))
         return drawn
 

@@ -8,13 +8,15 @@ Olano 2020, "Hash Functions for GPU Rendering"), whose 32-bit arithmetic a compi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from symcore.randomness import torch_seed
 
+Draw = Callable[[Sequence[int]], Tensor]
+"""Gives the next standard normal numbers, float32 [*shape]."""
 MULTIPLIER, INCREMENT = 1_664_525, 1_013_904_223
 _WORD = 1 << 32
 _FINE = 2.0**-24
@@ -84,3 +86,34 @@ def normal(key: Tensor, shape: Sequence[int]) -> Tensor:
     radius, angle = (-2 * _unit(first).log()).sqrt(), 2 * math.pi * _unit(second)
     pair = torch.cat([radius * angle.cos(), radius * angle.sin()])
     return pair[:numbers].view(*shape)
+
+
+class Reel:
+    """Numbers drawn at once and given out piece by piece: many small draws are as many hashes in a program."""
+
+    def __init__(self, key: Tensor, numbers: int) -> None:
+        """Draws so many standard normal numbers of one key [2]."""
+        self._left = normal(key, (numbers,))
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        """The next numbers, float32 [*shape].
+
+        Raises:
+            RuntimeError: if too few are left.
+        """
+        taken, self._left = self._left.tensor_split([math.prod(shape)])
+        return taken.view(*shape)
+
+
+class Tally:
+    """Counts how many numbers a computation takes, and gives it zeros."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Has counted none yet."""
+        self.numbers = 0
+        self._device = device
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        """Zeros, [*shape]."""
+        self.numbers += math.prod(shape)
+        return torch.zeros(*shape, device=self._device)

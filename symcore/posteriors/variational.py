@@ -92,14 +92,17 @@ class VariationalPosterior:
     def draw(self, sample: int) -> Parameters:
         """Effective weights of every member, [member, *shape]."""
         names, masks = self.population.parameters, _masks(self.population.asymmetry)
+        random = [self.trained[MEAN + name] for group in self.groups for name in group.names]
+        numbers = sum(mean[0].numel() for mean in random) + self.family.rank * len(self.groups)
         seeds, device = self.population.design.seeds, self.population.device
         stacked = 0 if self.population.stacked else None
 
         def one(trained: Parameters, masks: Parameters, key: Tensor) -> Parameters:
             values = {name: trained[MEAN + name] for name in names}
-            for place, group in enumerate(self.groups):
-                gaussian = self.family.gaussian(group, trained, masks)
-                values |= zip(group.names, gaussian.draw(noise.derived(key, place)), strict=True)
+            normal = noise.Reel(key, numbers)
+            for group in self.groups:
+                drawn = self.family.gaussian(group, trained, masks).draw(normal)
+                values |= zip(group.names, drawn, strict=True)
             return values
 
         keys = noise.keys(seeds, "posterior", sample).to(device)
@@ -235,7 +238,8 @@ class VariationalTrainer(Trainer):
             keys = noise.derived(self._keys, self.updates.expand(population.size))
             return [*self.weights.values(), *shared, images, labels, keys]
 
-        traced = self._bound(names, list(masks), list(centers)).trace(inputs())
+        numbers = self._numbers(self.minibatch(size)[0])
+        traced = self._bound(names, list(masks), list(centers), numbers).trace(inputs())
 
         def gradients() -> list[Any]:
             loss, *found = traced(*inputs())
@@ -243,7 +247,17 @@ class VariationalTrainer(Trainer):
 
         return gradients
 
-    def _bound(self, names: list[str], masked: list[str], centred: list[str]) -> Program:
+    def _numbers(self, images: Tensor) -> int:
+        """How many random numbers a step of one member takes, whose minibatch is one of these."""
+        population, tally = self.population, noise.Tally(images.device)
+        masks = {name: d[0] if population.stacked else d for name, d in _masks(population.asymmetry).items()}
+        buffers = {n: b[0] if population.stacked else b for n, b in population.buffers.items()}
+        trained = {name: w[0] for name, w in self.weights.items()}
+        with torch.no_grad():
+            self._noisy(trained, masks, buffers, images if self.dataset.graph else images[0], tally)
+        return tally.numbers
+
+    def _bound(self, names: list[str], masked: list[str], centred: list[str], numbers: int) -> Program:
         """A program over [*trained, *masks, *centres, *buffers, x, y, keys]: negative log-likelihoods, and gradients of the bound."""
         population, graph = self.population, self.dataset.graph
         given = (
@@ -258,7 +272,8 @@ class VariationalTrainer(Trainer):
                 {n: shared[part + n] for n in own} for part, own in ((MASK, masked), (CENTER, centred))
             )
             buffers = {name: shared[name] for name in population.buffers}
-            likelihood = mean_loss(self._noisy(trained, masks, buffers, x, key), y, graph)
+            normal = noise.Reel(key, numbers)
+            likelihood = mean_loss(self._noisy(trained, masks, buffers, x, normal), y, graph)
             divergence = _divergence(self.family, self.groups, trained, masks, centers)
             return likelihood + weight * divergence, likelihood
 
@@ -276,18 +291,18 @@ class VariationalTrainer(Trainer):
         return Program(flat)
 
     def _noisy(
-        self, trained: Parameters, masks: Parameters, buffers: Parameters, x: Tensor, key: Tensor
+        self, trained: Parameters, masks: Parameters, buffers: Parameters, x: Tensor, normal: noise.Draw
     ) -> Tensor:
         """One network's logits [batch, class] with weights drawn for each example, or once where layers are passed again."""
         network = self.population.network
         values = {name: trained[MEAN + name] for name in self.population.parameters}
         rules = {}
-        for place, group in enumerate(self.groups):
-            gaussian, own = self.family.gaussian(group, trained, masks), noise.derived(key, place)
+        for group in self.groups:
+            gaussian = self.family.gaussian(group, trained, masks)
             if group.once:
-                rules[id(values[group.names[0]])] = partial(gaussian.at_outputs, key=own)
+                rules[id(values[group.names[0]])] = partial(gaussian.at_outputs, normal=normal)
             else:
-                values |= zip(group.names, gaussian.draw(own), strict=True)
+                values |= zip(group.names, gaussian.draw(normal), strict=True)
         with Instead(rules):
             return call_one(network, values, buffers, x, *neighbours(network, self.dataset.graph))
 

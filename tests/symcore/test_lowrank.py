@@ -58,7 +58,9 @@ def test_the_divergence_is_the_mean_log_ratio_of_its_draws():
     mean, covariance, _ = dense(layer)
     q = MultivariateNormal(mean, covariance)
     keys = noise.keys(range(20_000), "draws")
-    drawn = vmap(lambda key: torch.cat([w.flatten() for w in layer.draw(key)]))(keys).double()
+    drawn = vmap(lambda key: torch.cat([w.flatten() for w in layer.draw(noise.Reel(key, 100))]))(
+        keys
+    ).double()
     prior = -(drawn.square() / PRIOR + math.log(2 * math.pi * PRIOR)).sum(1) / 2
     ratio = q.log_prob(drawn) - prior
     error = float(ratio.std() / len(ratio) ** 0.5)
@@ -70,7 +72,7 @@ def test_draws_have_the_mean_and_covariance_and_what_is_fixed_stays_exactly(rank
     layer = gaussian([(2, 3), (2,)], rank, fixed=0.3)
     mean, covariance, random = dense(layer)
     keys = noise.keys(range(40_000), "draws")
-    drawn = vmap(lambda key: torch.cat([w.flatten() for w in layer.draw(key)]))(keys)
+    drawn = vmap(lambda key: torch.cat([w.flatten() for w in layer.draw(noise.Reel(key, 100))]))(keys)
     assert not random.all()
     assert torch.equal(drawn[:, ~random], mean[~random].float().expand(len(drawn), -1))
     torch.testing.assert_close(drawn.double().mean(0), mean, rtol=0, atol=0.05)
@@ -92,12 +94,15 @@ def test_outputs_have_the_moments_that_drawn_weights_give_them(layer, shape, ran
     shapes = [tuple(p.shape) for p in layer.parameters()]
     q, n = gaussian(shapes, rank, fixed=0.2), 30_000
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    with Instead({id(layer.weight): lambda passage: q.at_outputs(passage, KEY)}), torch.no_grad():
+    with (
+        Instead({id(layer.weight): lambda passage: q.at_outputs(passage, noise.Reel(KEY, 2_000_000))}),
+        torch.no_grad(),
+    ):
         local = layer(x.expand(n, *shape))
     names = [name for name, _ in layer.named_parameters()]
     drawn = vmap(
         lambda key: torch.func.functional_call(
-            layer, dict(zip(names, q.draw(key), strict=True)), (x.unsqueeze(0),)
+            layer, dict(zip(names, q.draw(noise.Reel(key, 1000)), strict=True)), (x.unsqueeze(0),)
         )[0]
     )(noise.keys(range(n), "draws"))
     places = {1: (), 2: (0,), 3: (slice(None), 1, 0)}[len(shape)]
@@ -119,7 +124,7 @@ def test_noise_of_fixed_weights_is_exactly_zero(kind):
     keep = lambda t, at: t * open_rows.view(*[1] * at, 4, *[1] * (t.ndim - at - 1))  # noqa: E731
     q = Gaussian(q.means, [keep(v, 0) for v in q.variances], [keep(f, 1) for f in q.factors], 4)
     x = torch.randn(7, *((6,) if kind is F.linear else (6, 5, 5)), requires_grad=True)
-    with Instead({id(layer.weight): lambda passage: q.at_outputs(passage, KEY)}):
+    with Instead({id(layer.weight): lambda passage: q.at_outputs(passage, noise.Reel(KEY, 2_000_000))}):
         noisy = layer(x)
     exact = kind(x, *q.means)
     assert torch.equal(noisy[:, ~open_rows], exact[:, ~open_rows])

