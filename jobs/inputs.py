@@ -34,18 +34,29 @@ def dataset(spec: MaybeDataRunSpec, job: Job) -> Dataset:
         DataUnavailableError: if the files cannot be had.
     """
     assert spec.data is not None
+    images = fetched(spec.data, job)
+    if images.source.checksum != spec.data_checksum:
+        msg = f"data_checksum: {spec.data_checksum}; accepted for {spec.data}: {images.source.checksum}"
+        raise ValueError(msg)
+    return images
+
+
+def fetched(name: str, job: Job) -> Dataset:
+    """A data set on the job's device; the job tells how far a download is.
+
+    Raises:
+        StoppedError: if the job was asked to stop while it downloaded; the next attempt goes on with the file.
+        DataUnavailableError: if the files cannot be had.
+    """
     before = job.latest
 
     def on_bytes(file: str, here: int, total: int) -> None:
         job.progress(before.done, before.total, _downloading(file, here, total))
         job.pause_point()
 
-    images = load(spec.data, job.data_folder, on_bytes)
+    images = load(name, job.data_folder, on_bytes)
     if job.latest is not before:
         job.progress(before.done, before.total, before.note)
-    if images.source.checksum != spec.data_checksum:
-        msg = f"data_checksum: {spec.data_checksum}; accepted for {spec.data}: {images.source.checksum}"
-        raise ValueError(msg)
     return images.to(job.device)
 
 

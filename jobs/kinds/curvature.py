@@ -25,8 +25,8 @@ from jobs.kinds.ends import of_pairs
 from jobs.kinds.interpolate import Split
 from jobs.kinds.members import Members, check_finite, check_gates, check_members, summarised
 from jobs.kinds.surface import Images, evaluated, rows
-from jobs.kinds.train import Seed
 from jobs.kinds.train import Spec as TrainSpec
+from jobs.populations import Seed
 from jobs.records import Column
 from jobs.specs import DataRunSpec, Member, RunSpec, SpecHash, refusal
 from symcore.asymmetry import Parameters

@@ -18,8 +18,9 @@ from jobs.inputs import dataset
 from jobs.job import Job
 from jobs.kinds.ends import PairsSpec, check_ends, ends, of_pairs, on_split, steps
 from jobs.kinds.interpolate import Points, Splits, on_parts, record, summary
-from jobs.kinds.train import Epochs, Seed
+from jobs.kinds.train import Epochs
 from jobs.kinds.train import Spec as TrainSpec
+from jobs.populations import Seed
 from jobs.specs import RunSpec, SpecHash
 from symcore.asymmetry import Parameters
 from symcore.data.sources import SOURCES, Dataset

@@ -21,7 +21,7 @@ from jobs.designs import check_treatment, field_error, size
 from jobs.estimates import Estimate
 from jobs.inputs import WEIGHTS
 from jobs.job import Job
-from jobs.kinds.train import Seed
+from jobs.populations import Seed
 from jobs.specs import DataName, RunSpec, SpecHash, refusal
 from symcore.data.sources import SOURCES
 from symcore.metrics import Array

@@ -5,48 +5,35 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, model_validator
 
-from jobs.designs import check_treatment, field_error, size
+from jobs.designs import field_error, size
 from jobs.estimates import Estimate
 from jobs.fitting import checkpoint, record, train
 from jobs.inputs import WEIGHTS, average, dataset, snapshot
 from jobs.job import Job
-from jobs.specs import DataRunSpec, RunSpec, SpecHash
+from jobs.populations import PopulationSpec
+from jobs.specs import RunSpec, SpecHash
 from symcore.data.sources import SOURCES, Dataset
 from symcore.metrics import Array, Evaluator
 from symcore.networks.registered import RegisteredSpec
 from symcore.networks.registry import NetworkSpec
-from symcore.population import Design, Population, build, save
-from symcore.precision import Precision, arithmetic
+from symcore.population import Population, build, save
+from symcore.precision import arithmetic
 from symcore.settings import is_stored
 from symcore.training import Trainer, TrainingSpec
-from symcore.treatments import FixedBiases, Gates, Masks, Standard, Treatment
-
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+from symcore.treatments import FixedBiases, Gates, Masks, Treatment
 
 
-class Spec(DataRunSpec):
+class Spec(PopulationSpec):
     """Networks of one form, trained side by side from their own seeds."""
 
     kind: Literal["train"] = "train"
     version: Literal[1, 2, 3] = 1
     """Filled in when it is left out: that of the lab now; those before, which did something else, are only read where they are stored; see `current`."""
-    network: NetworkSpec
-    """Form of every network."""
-    treatment: Treatment
-    """What is done to the networks' symmetries."""
-    training: TrainingSpec
-    """How they are trained."""
-    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=10_000)
-    """One per network; it seeds initialisation, shuffling and augmentation."""
-    mask_seeds: tuple[Seed, ...] = ()
-    """Seeds of masks, fixed weights and FiGLU's F: one for all networks or one each; none for standard networks."""
-    precision: Precision = "float32"
-    """Arithmetic of matrix products."""
     # at their defaults the JSON does not have these, so that runs made before they existed keep their hashes
     snapshots: int = Field(default=0, ge=0, le=1000, exclude_if=operator.not_)
     """Times before the end at which weights are kept, evenly spaced from the start on; at most one an epoch."""
@@ -70,25 +57,13 @@ class Spec(DataRunSpec):
         return self
 
     @model_validator(mode="after")
-    def _fits(self, info: ValidationInfo) -> Self:
-        if len(set(self.seeds)) != len(self.seeds):
-            msg = f"seeds: {list(self.seeds)} holds a seed twice; accepted: each seed once"
-            raise field_error(Spec, ("seeds",), self.seeds, msg)
-        accepted = (0,) if isinstance(self.treatment, Standard) else (1, len(self.seeds))
-        if len(self.mask_seeds) not in accepted:
-            msg = f"mask_seeds: got {len(self.mask_seeds)}; accepted: {' or '.join(map(str, dict.fromkeys(accepted)))}"
-            raise field_error(Spec, ("mask_seeds",), self.mask_seeds, msg)
+    def _snapshots_and_start_fit(self) -> Self:
         if self.snapshots > self.training.epochs:
             msg = f"snapshots: {self.snapshots} in {self.training.epochs} epochs; accepted: 0 to {self.training.epochs}"
             raise field_error(Spec, ("snapshots",), self.snapshots, msg)
         if self.averaged and self.start is None:
             msg = f"{self.averaged}, and start names no run whose snapshots these were; accepted: 0"
             raise field_error(Spec, ("averaged",), self.averaged, msg)
-        if not is_stored(info):
-            check_treatment(Spec, ("treatment",), self.network, self.data, self.treatment)
-        if SOURCES[self.data].nodes and self.training.augment != "none":
-            msg = f"{self.training.augment} changes images, and {self.data} is a graph; accepted: none"
-            raise field_error(Spec, ("training", "augment"), self.training.augment, msg)
         return self
 
     def inputs(self) -> tuple[SpecHash, ...]:
@@ -195,16 +170,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
         DataUnavailableError: if the data set's files cannot be had.
     """
     images = dataset(spec, job)
-    source = images.source
-    design = Design(
-        network=spec.network,
-        treatment=spec.treatment,
-        input_shape=source.input_shape,
-        classes=source.classes,
-        seeds=spec.seeds,
-        mask_seeds=spec.mask_seeds or (0,),
-    )
-    population = build(design, job.device)
+    population = build(spec.design(), job.device)
     if spec.start is not None:
         members = range(population.size)
         population = population.with_effective(average(spec.start, members, spec.averaged, job))

@@ -30,8 +30,9 @@ from jobs.kinds.members import (
     trainable,
 )
 from jobs.kinds.surface import Images, evaluated, rows
-from jobs.kinds.train import Seed, differences
 from jobs.kinds.train import Spec as TrainSpec
+from jobs.kinds.train import differences
+from jobs.populations import Seed
 from jobs.records import Column
 from jobs.specs import DataRunSpec, Pairs, RunSpec, SpecHash, in_order
 from symcore.asymmetry import Parameters

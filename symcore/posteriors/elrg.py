@@ -27,6 +27,16 @@ class ELRGSpec(Prior):
     log_variance: float = Field(default=-10.0, ge=-40, le=2)
     """log s^2 of every weight; where variances are trained, at the start."""
 
+    @property
+    def products(self) -> int:
+        """Matrix products of a layer for each that a network has without a posterior."""
+        return 2 + self.rank
+
+    @property
+    def copies(self) -> int:
+        """Numbers that are trained of each weight."""
+        return 1 + self.rank + (self.diagonal == "learned")
+
 
 def begin(
     population: Population,

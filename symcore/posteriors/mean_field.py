@@ -23,6 +23,16 @@ class MeanFieldSpec(Prior):
     log_variance: float = Field(default=-10.0, ge=-40, le=2)
     """Log of every weight's variance at the start."""
 
+    @property
+    def products(self) -> int:
+        """Matrix products of a layer for each that a network has without a posterior."""
+        return 2
+
+    @property
+    def copies(self) -> int:
+        """Numbers that are trained of each weight."""
+        return 2
+
 
 def begin(
     population: Population,
