@@ -130,6 +130,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     """
     memory.check(estimate(spec, {}), job.device, "fewer seeds, a smaller batch or network, fewer directions")
     images = dataset(spec, job)
+    strange = as_of(fetched(spec.outside, job), "test", images) if spec.outside else None
     population = build(spec.design(), job.device)
 
     def begin() -> Trainer:
@@ -138,7 +139,7 @@ def execute(spec: Spec, job: Job) -> dict[str, float]:
     trainer = train(begin, job)
     posterior = methods.posterior(trainer, spec.method)
     with arithmetic(spec.precision):
-        final = _predicted(posterior, images, spec, job)
+        final = _predicted(posterior, images, strange, spec, job)
     record(job, spec.training.epochs, {f"final/{name}": values for name, values in final.items()})
     save(posterior.population, job.folder / WEIGHTS)
     job.artifact(job.folder / WEIGHTS, "weights")
@@ -152,7 +153,9 @@ POSTERIOR = "posterior.safetensors"
 """The file in the run's folder that holds what was learned: a checkpoint of the trainer that the spec begins, at its end."""
 
 
-def _predicted(posterior: Posterior, images: Dataset, spec: Spec, job: Job) -> dict[str, Array]:
+def _predicted(
+    posterior: Posterior, images: Dataset, strange: Dataset | None, spec: Spec, job: Job
+) -> dict[str, Array]:
     """Scores on every split that was not trained on, and how well other images are told by their entropy; [member] each."""
     found: dict[str, Array] = {}
     for split, data in images.splits.items():
@@ -164,8 +167,7 @@ def _predicted(posterior: Posterior, images: Dataset, spec: Spec, job: Job) -> d
         _record_reliability(job, split, reliability(predicted, labels))
         inside = entropies(predicted)
         _record_entropies(job, split, inside, images)
-        if split == "test" and spec.outside is not None:
-            strange = as_of(fetched(spec.outside, job), "test", images)
+        if split == "test" and strange is not None:
             outside = entropies(_average(posterior, strange, "outside", spec, job))
             found |= {
                 "outside/entropy": outside.mean(-1).cpu().numpy(),
