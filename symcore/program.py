@@ -63,12 +63,13 @@ def flat(function: Callable[..., Any], tensors: Tensors) -> fx.GraphModule:
 
 
 def simplify(graph: fx.Graph) -> None:
-    """Takes out operations that change nothing, and turns transposed products into products of transposes."""
+    """Takes out operations that change nothing or that nothing needs, and turns transposed products into products of transposes."""
     for node in list(graph.nodes):
         if _is_idle(node):
             node.replace_all_uses_with(node.args[0])
     for node in list(graph.nodes):
         _turn_product(graph, node)
+        _let_go(graph, node)
     graph.eliminate_dead_code()
 
 
@@ -92,6 +93,19 @@ def _is_idle(node: fx.Node) -> bool:
         return False
     source = node.args[0]
     return isinstance(source, fx.Node) and source.meta["val"].shape == node.meta["val"].shape
+
+
+def _let_go(graph: fx.Graph, node: fx.Node) -> None:
+    """Ones in the shape of a value need not the value: gradients begin with them, and what is differentiated may be wanted by none."""
+    if node.target is not aten.ones_like.default:
+        return
+    like = node.meta["val"]
+    with graph.inserting_before(node):
+        ones = graph.call_function(
+            aten.full.default, (list(like.shape), 1), {"dtype": like.dtype, "device": like.device}
+        )
+    ones.meta["val"] = like
+    node.replace_all_uses_with(ones)
 
 
 def _is_transpose(node: object) -> bool:

@@ -65,20 +65,20 @@ class Gaussian:
             drawn.append(mean + own + (factor * share.view(-1, *[1] * mean.ndim)).sum(0))
         return drawn
 
-    def divergence(self, centers: Sequence[Tensor | float], prior: float) -> Tensor:
-        """Kullback-Leibler divergence from N(center, prior) of each random weight, in nats; exact.
-
-        With a = 1 / R and d random weights it is half of sum(s^2) / p - sum(log s^2) + a |v|^2 / p + |m - center|^2 / p
-        + d (log p - 1) - log det(I + a v diag(1 / s^2) v^T) for a prior variance p.
+    def divergence(self, centers: Sequence[Tensor | float], prior: float) -> tuple[Tensor, Tensor]:
+        """The divergence from the prior N(center, prior) of each random weight, in two parts: see `divergence`.
 
         Args:
             centers: the prior's means, [*shape] or one number, by parameter.
-            prior: p.
+            prior: its variance.
+
+        Returns:
+            Twice the divergence in nats but for the determinant, [], and the matrix that it is of, [R, R].
         """
-        total, gram = torch.zeros((), device=self.means[0].device), None
-        for mean, variance, factor, center in zip(
-            self.means, self.variances, self.factors, centers, strict=True
-        ):
+        total = torch.zeros((), device=self.means[0].device)
+        matrix = torch.eye(self.rank, device=self.means[0].device)
+        parts = zip(self.means, self.variances, self.factors, centers, strict=True)
+        for mean, variance, factor, center in parts:
             random = variance > 0
             off = torch.where(random, mean - center, 0)
             known = torch.where(random, variance, 1)
@@ -87,20 +87,35 @@ class Gaussian:
             if self.rank:
                 total = total + factor.square().sum() / (self.rank * prior)
                 scaled = (factor / known.sqrt()).flatten(1)
-                gram = scaled @ scaled.t() + (0 if gram is None else gram)
-        if gram is not None:
-            identity = torch.eye(self.rank, device=gram.device)
-            total = total - log_determinant(identity + gram / self.rank)
-        return total / 2
+                matrix = matrix + scaled @ scaled.t() / self.rank
+        return total, matrix
 
 
-def log_determinant(matrix: Tensor) -> Tensor:
-    """Log det of a small symmetric positive matrix [n, n], by elimination: no library call waits for a GPU."""
-    total = matrix.new_zeros(())
-    for _ in range(len(matrix)):
-        pivot, row = matrix[0, 0], matrix[0, 1:]
-        total = total + pivot.log()
-        matrix = matrix[1:, 1:] - torch.outer(row, row) / pivot
+def divergence(
+    layers: Sequence[Gaussian], centers: Sequence[Sequence[Tensor | float]], priors: Sequence[float]
+) -> Tensor:
+    """Kullback-Leibler divergence of all layers' Gaussians from their priors, in nats, []; exact.
+
+    With a = 1 / R, a prior variance p and d random weights, a layer's is half of sum(s^2) / p - sum(log s^2) + a |v|^2 / p
+    + |m - center|^2 / p + d (log p - 1) - log det(I + a v diag(1 / s^2) v^T).
+
+    Args:
+        layers: all of one rank.
+        centers: the priors' means, by layer and parameter.
+        priors: their variances, by layer.
+    """
+    parts = [layer.divergence(at, prior) for layer, at, prior in zip(layers, centers, priors, strict=True)]
+    totals, matrices = (torch.stack(each) for each in zip(*parts, strict=True))
+    return (totals - log_determinant(matrices)).sum() / 2
+
+
+def log_determinant(matrices: Tensor) -> Tensor:
+    """Log det of small symmetric positive matrices [..., n, n], by elimination: no library call waits for a GPU."""
+    total = torch.zeros(matrices.shape[:-2], device=matrices.device)
+    for _ in range(matrices.shape[-1]):
+        pivot, row = matrices[..., :1, :1], matrices[..., :1, 1:]
+        total = total + pivot[..., 0, 0].log()
+        matrices = matrices[..., 1:, 1:] - row.mT * row / pivot
     return total
 
 

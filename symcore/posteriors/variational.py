@@ -24,7 +24,7 @@ from symcore.networks.gnn import neighbours
 from symcore.population import Population, call_one
 from symcore.posteriors import noise
 from symcore.posteriors.layers import Group, Instead, groups
-from symcore.posteriors.lowrank import Gaussian
+from symcore.posteriors.lowrank import Gaussian, divergence
 from symcore.posteriors.predict import predict
 from symcore.precision import Precision
 from symcore.program import Program
@@ -136,11 +136,9 @@ def _divergence(
     centers: Parameters,
 ) -> Tensor:
     """The sum over all groups, []."""
-    total = next(iter(trained.values())).new_zeros(())
-    for group in groups:
-        at = [centers.get(name, 0.0) for name in group.names]
-        total = total + family.gaussian(group, trained, masks).divergence(at, family.prior(group))
-    return total
+    layers = [family.gaussian(group, trained, masks) for group in groups]
+    at = [[centers.get(name, 0.0) for name in group.names] for group in groups]
+    return divergence(layers, at, [family.prior(group) for group in groups])
 
 
 class VariationalTrainer(Trainer):
@@ -274,8 +272,8 @@ class VariationalTrainer(Trainer):
             buffers = {name: shared[name] for name in population.buffers}
             normal = noise.Reel(key, numbers)
             likelihood = mean_loss(self._noisy(trained, masks, buffers, x, normal), y, graph)
-            divergence = _divergence(self.family, self.groups, trained, masks, centers)
-            return likelihood + weight * divergence, likelihood
+            prior = _divergence(self.family, self.groups, trained, masks, centers)
+            return likelihood + weight * prior, likelihood
 
         data = None if graph else 0
         in_dims = (0, 0 if population.stacked else None, data, data, 0)

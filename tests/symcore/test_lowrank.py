@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from symcore.posteriors import noise
 from symcore.posteriors.layers import Instead
-from symcore.posteriors.lowrank import Gaussian, log_determinant
+from symcore.posteriors.lowrank import Gaussian, divergence, log_determinant
 
 KEY = noise.keys([5], "test")[0]
 PRIOR = 0.3
@@ -49,8 +49,15 @@ def test_the_divergence_is_that_of_the_dense_gaussian(rank, fixed):
     d = int(random.sum())
     p = MultivariateNormal(torch.full((d,), 0.2).double(), PRIOR * torch.eye(d).double())
     torch.testing.assert_close(
-        layer.divergence([0.2, 0.2], PRIOR).double(), kl_divergence(q, p), rtol=1e-5, atol=1e-5
+        divergence([layer], [[0.2, 0.2]], [PRIOR]).double(), kl_divergence(q, p), rtol=1e-5, atol=1e-5
     )
+
+
+def test_divergences_of_layers_add_up():
+    layers = [gaussian([(3, 5), (3,)], 2), gaussian([(4, 3)], 2, fixed=0.3, seed=1)]
+    each = [divergence([q], [[0.0] * len(q.means)], [p]) for q, p in zip(layers, (0.3, 2.0), strict=True)]
+    together = divergence(layers, [[0.0] * len(q.means) for q in layers], [0.3, 2.0])
+    torch.testing.assert_close(together, sum(each))
 
 
 def test_the_divergence_is_the_mean_log_ratio_of_its_draws():
@@ -64,7 +71,7 @@ def test_the_divergence_is_the_mean_log_ratio_of_its_draws():
     prior = -(drawn.square() / PRIOR + math.log(2 * math.pi * PRIOR)).sum(1) / 2
     ratio = q.log_prob(drawn) - prior
     error = float(ratio.std() / len(ratio) ** 0.5)
-    assert abs(float(ratio.mean() - layer.divergence([0, 0], PRIOR))) < 4 * error
+    assert abs(float(ratio.mean() - divergence([layer], [[0, 0]], [PRIOR]))) < 4 * error
 
 
 @pytest.mark.parametrize("rank", [0, 3])
@@ -138,3 +145,5 @@ def test_elimination_gives_the_log_determinant(size):
     root = torch.randn(size, 7, generator=torch.Generator().manual_seed(2))
     matrix = torch.eye(size) + root @ root.t()
     torch.testing.assert_close(log_determinant(matrix), torch.logdet(matrix))
+    both = torch.stack([matrix, 2 * matrix])
+    torch.testing.assert_close(log_determinant(both), torch.logdet(both))
