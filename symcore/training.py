@@ -192,7 +192,7 @@ class Trainer:
         self.learning_rate = lr
         """Full learning rates, [member or 1]."""
         starts = blocks.starts(starting, lr, decay, asymmetry, channels_last=self.form is not None)
-        self.blocks = [_begun(spec, block) for block in starts]
+        self.blocks = [self.begun(block) for block in starts]
         views = {name: w for block in self.blocks for name, w in block.layout.views(block.weights).items()}
         self.weights = {name: views[name] for name in starting}
         self.updates = torch.zeros(1, device=device)
@@ -205,6 +205,15 @@ class Trainer:
     def start(self) -> tuple[Parameters, Asymmetry | None]:
         """What is trained, effective weights by name before the first step, and whose fixed entries stay."""
         return self.population.effective(), self.population.asymmetry
+
+    def begun(self, start: blocks.Start) -> blocks.Block:
+        """A block as the optimiser has it before the first update."""
+        sgd_chosen = self.spec.optimizer == "sgd"
+        return sgd.begin(start, self.spec.momentum) if sgd_chosen else adamw.begin(start)
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0, in parts of the full one."""
+        return self.spec.rate(epoch)
 
     def evaluated(self) -> Parameters:
         """The weights that an epoch's metrics are of."""
@@ -246,7 +255,7 @@ class Trainer:
         self.order.copy_(draws.order, non_blocking=True)
         if self.choices is not None and draws.choices is not None:
             self.choices.copy_(draws.choices, non_blocking=True)
-        rate = self.learning_rate * self.spec.rate(self.epoch)
+        rate = self.learning_rate * self.rate(self.epoch)
         for block in self.blocks:
             block.set_rate(rate)
 
@@ -376,11 +385,6 @@ class Trainer:
                 tensor.copy_(file.get_tensor(name))
         self.epoch, self.step = int(position["epoch"]), int(position["step"])
         return str(position["note"])
-
-
-def _begun(spec: TrainingSpec, start: blocks.Start) -> blocks.Block:
-    """A block as the spec's optimiser has it before the first update."""
-    return sgd.begin(start, spec.momentum) if spec.optimizer == "sgd" else adamw.begin(start)
 
 
 def _gathered(layout: blocks.Layout, gradients: dict[str, Any]) -> Tensor | Product:
