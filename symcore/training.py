@@ -354,8 +354,9 @@ class Trainer:
         return None
 
     def trained(self) -> Population:
-        """The population with the weights as they are now (a copy)."""
-        copies = {name: w.clone(memory_format=torch.contiguous_format) for name, w in self.weights.items()}
+        """The population with the weights that metrics are of as they are now (a copy)."""
+        weights = self.evaluated()
+        copies = {name: w.clone(memory_format=torch.contiguous_format) for name, w in weights.items()}
         return self.population.with_effective(copies)
 
     def state(self) -> dict[str, Tensor]:

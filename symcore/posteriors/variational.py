@@ -19,13 +19,13 @@ from torch.func import grad, vmap
 from symcore.asymmetry import Asymmetry, Parameters
 from symcore.data.sources import Dataset
 from symcore.gradients import mean_loss
-from symcore.metrics import Array, Evaluator, cross_entropy
+from symcore.metrics import Array, Evaluator
 from symcore.networks.gnn import neighbours
 from symcore.population import Population, call_one
 from symcore.posteriors import noise
 from symcore.posteriors.layers import Group, Instead, groups
 from symcore.posteriors.lowrank import Gaussian
-from symcore.posteriors.predict import predict
+from symcore.posteriors.predict import FEW, measure
 from symcore.precision import Precision
 from symcore.program import Program
 from symcore.randomness import torch_seed
@@ -153,7 +153,7 @@ class VariationalTrainer(Trainer):
         spec: TrainingSpec,
         family: Family,
         *,
-        samples: int = 5,
+        samples: int = FEW,
         precision: Precision = "float32",
     ) -> None:
         """Puts the means where the population's weights are.
@@ -308,15 +308,7 @@ class VariationalTrainer(Trainer):
 
     def measure(self, evaluator: Evaluator, splits: Sequence[str]) -> dict[str, tuple[Array, Array]]:
         """Loss and accuracy of the mean prediction of a few draws, float64 [member]."""
-        posterior, found = self.posterior(), {}
-        for split in splits:
-            labels = self.dataset.splits[split].labels
-            labels = labels[labels >= 0]  # of a graph's nodes some have none
-            predicted = predict(posterior, evaluator, split, self._samples)
-            loss = cross_entropy(predicted, labels.expand(predicted.shape[:-1])).double().mean(-1)
-            right = (predicted.argmax(-1) == labels).double().mean(-1)
-            found[split] = (loss.cpu().numpy(), right.cpu().numpy())
-        return found
+        return measure(self.posterior(), evaluator, self.dataset, splits, self._samples)
 
     def posterior(self) -> VariationalPosterior:
         """The Gaussians as they are now (a copy)."""
@@ -326,7 +318,3 @@ class VariationalTrainer(Trainer):
     def evaluated(self) -> Parameters:
         """The means, [member, *shape]."""
         return {name: self.weights[MEAN + name] for name in self.population.parameters}
-
-    def trained(self) -> Population:
-        """The networks at the means."""
-        return self.population.with_effective({name: mean.clone() for name, mean in self.evaluated().items()})
