@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 
 from symcore.data.sources import Dataset
@@ -83,14 +84,19 @@ class EnsembleTrainer(Trainer):
     def posterior(self) -> StoredDraws:
         """All networks as they are now (a copy), the member itself first."""
         weights = {
-            name: w.unflatten(0, (-1, self._networks)).transpose(0, 1).clone()
+            name: w.unflatten(0, (-1, self._networks))
+            .transpose(0, 1)
+            .clone(memory_format=torch.contiguous_format)
             for name, w in self.weights.items()
         }
         return StoredDraws(self.trained(), weights)
 
     def trained(self) -> Population:
         """The first network of each ensemble as it is now (a copy)."""
-        first = {name: w[:: self._networks].clone() for name, w in self.weights.items()}
+        first = {
+            name: w[:: self._networks].clone(memory_format=torch.contiguous_format)
+            for name, w in self.weights.items()
+        }
         return self.members.with_effective(first)
 
 
