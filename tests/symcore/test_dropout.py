@@ -202,6 +202,20 @@ def test_a_rate_of_0_is_training_without_dropout_and_a_rate_of_little_is_close(d
     assert not torch.allclose(much.weights["readout.weight"], plain["readout.weight"], rtol=0.1)
 
 
+def test_every_step_and_every_member_drops_other_inputs(digits):
+    """Two members with the same weights, whose data are all images, in two steps that change nothing."""
+    members = start(digits, treatment=Standard()).with_effective(
+        {name: w[:1].expand_as(w) for name, w in start(digits, treatment=Standard()).effective().items()}
+    )
+    trainer = begun(members, digits, training=TRAINING.model_copy(update={"batch": 1300}))
+    trainer.begin(trainer.draw(0))
+    losses = trainer.gradients(trainer.samples, [])
+    first, again = losses()[0].clone(), losses()[0].clone()
+    trainer.updates.add_(1)
+    assert torch.equal(first, again)
+    assert len(torch.cat([first, losses()[0]]).unique()) == 4
+
+
 @pytest.mark.parametrize("mask_seeds", [(0,), (0, 1, 2)], ids=["shared masks", "masks of their own"])
 def test_a_member_learns_what_it_learns_alone(digits, mask_seeds):
     together = trained(start(digits, seeds=(3, 5, 8), mask_seeds=mask_seeds), digits)
