@@ -219,6 +219,11 @@ class Trainer:
         """The weights that an epoch's metrics are of."""
         return self.weights
 
+    def mean_loss(self) -> Array:
+        """Mean loss of an epoch's minibatches as they were trained on, in nats, float64 [member]."""
+        losses: Array = (self.loss_sum / self.samples).cpu().numpy()
+        return losses
+
     def measure(self, evaluator: Evaluator, splits: Sequence[str]) -> dict[str, tuple[Array, Array]]:
         """Mean loss (nats) and accuracy (0 to 1) on each split after an epoch, float64 [member]."""
         return evaluator.on(splits, self.evaluated(), self.population.buffers)
@@ -363,8 +368,9 @@ class Trainer:
         return None
 
     def trained(self) -> Population:
-        """The population with the weights as they are now (a copy)."""
-        copies = {name: w.clone(memory_format=torch.contiguous_format) for name, w in self.weights.items()}
+        """The population with the weights that metrics are of as they are now (a copy)."""
+        weights = self.evaluated()
+        copies = {name: w.clone(memory_format=torch.contiguous_format) for name, w in weights.items()}
         return self.population.with_effective(copies)
 
     def state(self) -> dict[str, Tensor]:
@@ -479,7 +485,7 @@ def _epoch_metrics(trainer: Trainer, evaluator: Evaluator, *, train_accuracy: bo
 
     The accuracy on the training images, where it is wanted, is that of the network as it is after the epoch.
     """
-    metrics = {"train/loss": (trainer.loss_sum / trainer.samples).cpu().numpy()}
+    metrics = {"train/loss": trainer.mean_loss()}
     measured = [split for split in trainer.dataset.splits if split != "train" or train_accuracy]
     for split, (loss, accuracy) in trainer.measure(evaluator, measured).items():
         metrics |= {f"{split}/loss": loss} if split != "train" else {}

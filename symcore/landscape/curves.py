@@ -169,7 +169,3 @@ class CurveTrainer(Trainer):
     def evaluated(self) -> Parameters:
         """The weights halfway along each curve, [pair, *shape]."""
         return bezier(self.controls(), np.array([0.5]))
-
-    def trained(self) -> Population:
-        """The networks halfway along each curve."""
-        return self.population.with_effective(self.evaluated())

@@ -36,6 +36,10 @@ class Passage(NamedTuple):
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
+Rule = Callable[[Passage], Tensor]
+"""What a layer gives in place of its own outputs."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Parameters that are random together; those of norms, in no group, are not."""
@@ -138,7 +142,7 @@ class _Record(TorchFunctionMode):
 class Instead(TorchFunctionMode):
     """Within it, layers with certain weights give something else."""
 
-    def __init__(self, rules: Mapping[int, Callable[[Passage], Tensor]]) -> None:
+    def __init__(self, rules: Mapping[int, Rule]) -> None:
         """Takes what to give, by the identity of a layer's weight."""
         super().__init__()
         self._rules = rules

@@ -16,7 +16,9 @@ from torch import Tensor
 from symcore.randomness import torch_seed
 
 Draw = Callable[[Sequence[int]], Tensor]
-"""Gives the next standard normal numbers, float32 [*shape]."""
+"""Gives the next random numbers, float32 [*shape]."""
+Numbers = Callable[[Tensor, Sequence[int]], Tensor]
+"""Random numbers of one kind, float32 [*shape], of one key [2]: `normal` or `uniform`."""
 MULTIPLIER, INCREMENT = 1_664_525, 1_013_904_223
 _WORD = 1 << 32
 _FINE = 2.0**-24
@@ -91,9 +93,9 @@ def normal(key: Tensor, shape: Sequence[int]) -> Tensor:
 class Reel:
     """Numbers drawn at once and given out piece by piece: many small draws are as many hashes in a program."""
 
-    def __init__(self, key: Tensor, numbers: int) -> None:
-        """Draws so many standard normal numbers of one key [2]."""
-        self._left = normal(key, (numbers,))
+    def __init__(self, key: Tensor, numbers: int, kind: Numbers = normal) -> None:
+        """Draws so many numbers of one key [2]."""
+        self._left = kind(key, (numbers,))
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
         """The next numbers, float32 [*shape].

@@ -7,29 +7,25 @@ per training image. With a temperature T below 1 the divergence counts T times a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 
 from symcore.asymmetry import Asymmetry, Parameters
 from symcore.data.sources import Dataset
-from symcore.gradients import mean_loss
-from symcore.metrics import Array, Evaluator, cross_entropy
-from symcore.networks.gnn import neighbours
-from symcore.population import Population, call_one
+from symcore.metrics import Array
+from symcore.population import Population
 from symcore.posteriors import noise
-from symcore.posteriors.layers import Group, Instead, groups
+from symcore.posteriors.layers import Group, Rule
 from symcore.posteriors.lowrank import Gaussian, divergence
-from symcore.posteriors.predict import predict
+from symcore.posteriors.noisy import NoisyTrainer
 from symcore.precision import Precision
-from symcore.program import Program
 from symcore.randomness import torch_seed
-from symcore.training import Trainer, TrainingSpec
+from symcore.training import TrainingSpec
 
 MEAN, FACTOR, LOG_VARIANCE = "mean/", "factor/", "log_variance/"
 """What is trained of a weight, by its name after these."""
@@ -141,7 +137,12 @@ def _divergence(
     return divergence(layers, at, [family.prior(group) for group in groups])
 
 
-class VariationalTrainer(Trainer):
+def _part(held: Parameters, part: str) -> Parameters:
+    """Those whose names begin so, by what comes after."""
+    return {name.removeprefix(part): tensor for name, tensor in held.items() if name.startswith(part)}
+
+
+class VariationalTrainer(NoisyTrainer):
     """A population of Gaussians in training; a weight's mean is named "mean/readout.weight", say."""
 
     def __init__(
@@ -150,8 +151,6 @@ class VariationalTrainer(Trainer):
         dataset: Dataset,
         spec: TrainingSpec,
         family: Family,
-        *,
-        samples: int = 5,
         precision: Precision = "float32",
     ) -> None:
         """Puts the means where the population's weights are.
@@ -161,14 +160,10 @@ class VariationalTrainer(Trainer):
             dataset: with a "train" split, on the population's device.
             spec: how Gaussians are trained; a weight decay acts on all that is trained of them.
             family: their form and the prior.
-            samples: draws that the metrics of an epoch average.
             precision: arithmetic of matrix products and convolutions.
         """
-        example = torch.zeros(2, *dataset.source.input_shape, device=population.device)
-        self.family, self.groups = family, groups(population.network, example)
-        self._samples = samples
-        super().__init__(population, dataset, spec, precision=precision)
-        self._keys = noise.keys(population.design.seeds, "variational").to(population.device)
+        self.family = family
+        super().__init__(population, dataset, spec, "variational", noise.normal, precision)
 
     def start(self) -> tuple[Parameters, Asymmetry | None]:
         """Means at the population's weights; variances and directions as the family has them; and their masks."""
@@ -224,97 +219,29 @@ class VariationalTrainer(Trainer):
         masks = Asymmetry(trainable, fixed, asymmetry.stacked)
         return masks.apply(masks.raw(weights)), masks
 
-    def gradients(self, size: int, as_products: Collection[str]) -> Callable[[], list[Any]]:
-        """What gives each member's mean negative log-likelihood on its next images, and the gradient of each block."""
-        del as_products  # none is one product
-        names, population = list(self.weights), self.population
-        masks, centers = _masks(population.asymmetry), _centers(population.asymmetry)
-        shared = [*masks.values(), *centers.values(), *population.buffers.values()]
+    def held(self) -> Parameters:
+        """Masks, where the prior is centred, and buffers."""
+        asymmetry = self.population.asymmetry
+        parts = {MASK: _masks(asymmetry), CENTER: _centers(asymmetry)}
+        named = {part + name: tensor for part, own in parts.items() for name, tensor in own.items()}
+        return named | super().held()
 
-        def inputs() -> list[Tensor]:
-            images, labels = self.minibatch(size)
-            keys = noise.derived(self._keys, self.updates.expand(population.size))
-            return [*self.weights.values(), *shared, images, labels, keys]
+    def objective(self, likelihood: Tensor, trained: Parameters, held: Parameters) -> Tensor:
+        """The negative evidence lower bound per training image."""
+        prior = _divergence(self.family, self.groups, trained, _part(held, MASK), _part(held, CENTER))
+        return likelihood + self.family.temperature / self.samples * prior
 
-        numbers = self._numbers(self.minibatch(size)[0])
-        traced = self._bound(names, list(masks), list(centers), numbers).trace(inputs())
-
-        def gradients() -> list[Any]:
-            loss, *found = traced(*inputs())
-            return [loss, *self.by_block(dict(zip(names, found, strict=True)))]
-
-        return gradients
-
-    def _numbers(self, images: Tensor) -> int:
-        """How many random numbers a step of one member takes, whose minibatch is one of these."""
-        population, tally = self.population, noise.Tally(images.device)
-        masks = {name: d[0] if population.stacked else d for name, d in _masks(population.asymmetry).items()}
-        buffers = {n: b[0] if population.stacked else b for n, b in population.buffers.items()}
-        trained = {name: w[0] for name, w in self.weights.items()}
-        with torch.no_grad():
-            self._noisy(trained, masks, buffers, images if self.dataset.graph else images[0], tally)
-        return tally.numbers
-
-    def _bound(self, names: list[str], masked: list[str], centred: list[str], numbers: int) -> Program:
-        """A program over [*trained, *masks, *centres, *buffers, x, y, keys]: negative log-likelihoods, and gradients of the bound."""
-        population, graph = self.population, self.dataset.graph
-        given = (
-            [MASK + name for name in masked] + [CENTER + name for name in centred] + list(population.buffers)
-        )
-        weight = self.family.temperature / self.samples
-
-        def loss(
-            trained: Parameters, shared: Parameters, x: Tensor, y: Tensor, key: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            masks, centers = (
-                {n: shared[part + n] for n in own} for part, own in ((MASK, masked), (CENTER, centred))
-            )
-            buffers = {name: shared[name] for name in population.buffers}
-            normal = noise.Reel(key, numbers)
-            likelihood = mean_loss(self._noisy(trained, masks, buffers, x, normal), y, graph)
-            prior = _divergence(self.family, self.groups, trained, masks, centers)
-            return likelihood + weight * prior, likelihood
-
-        data = None if graph else 0
-        in_dims = (0, 0 if population.stacked else None, data, data, 0)
-        many = vmap(grad(loss, has_aux=True), in_dims=in_dims)
-
-        def flat(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-            *held, x, y, keys = tensors
-            trained = dict(zip(names, held[: len(names)], strict=True))
-            shared = dict(zip(given, held[len(names) :], strict=True))
-            gradients, likelihoods = many(trained, shared, x, y, keys)
-            return likelihoods, *(gradients[name] for name in names)
-
-        return Program(flat)
-
-    def _noisy(
-        self, trained: Parameters, masks: Parameters, buffers: Parameters, x: Tensor, normal: noise.Draw
-    ) -> Tensor:
+    def noisy(self, trained: Parameters, held: Parameters, x: Tensor, draw: noise.Draw) -> Tensor:
         """One network's logits [batch, class] with weights drawn for each example, or once where layers are passed again."""
-        network = self.population.network
         values = {name: trained[MEAN + name] for name in self.population.parameters}
-        rules = {}
+        rules: dict[int, Rule] = {}
         for group in self.groups:
-            gaussian = self.family.gaussian(group, trained, masks)
+            gaussian = self.family.gaussian(group, trained, _part(held, MASK))
             if group.once:
-                rules[id(values[group.names[0]])] = partial(gaussian.at_outputs, normal=normal)
+                rules[id(values[group.names[0]])] = partial(gaussian.at_outputs, normal=draw)
             else:
-                values |= zip(group.names, gaussian.draw(normal), strict=True)
-        with Instead(rules):
-            return call_one(network, values, buffers, x, *neighbours(network, self.dataset.graph))
-
-    def measure(self, evaluator: Evaluator, splits: Sequence[str]) -> dict[str, tuple[Array, Array]]:
-        """Loss and accuracy of the mean prediction of a few draws, float64 [member]."""
-        posterior, found = self.posterior(), {}
-        for split in splits:
-            labels = self.dataset.splits[split].labels
-            labels = labels[labels >= 0]  # of a graph's nodes some have none
-            predicted = predict(posterior, evaluator, split, self._samples)
-            loss = cross_entropy(predicted, labels.expand(predicted.shape[:-1])).double().mean(-1)
-            right = (predicted.argmax(-1) == labels).double().mean(-1)
-            found[split] = (loss.cpu().numpy(), right.cpu().numpy())
-        return found
+                values |= zip(group.names, gaussian.draw(draw), strict=True)
+        return self.logits(values, held, x, rules)
 
     def posterior(self) -> VariationalPosterior:
         """The Gaussians as they are now (a copy)."""
@@ -324,7 +251,3 @@ class VariationalTrainer(Trainer):
     def evaluated(self) -> Parameters:
         """The means, [member, *shape]."""
         return {name: self.weights[MEAN + name] for name in self.population.parameters}
-
-    def trained(self) -> Population:
-        """The networks at the means."""
-        return self.population.with_effective({name: mean.clone() for name, mean in self.evaluated().items()})

@@ -63,3 +63,13 @@ def test_a_members_numbers_do_not_depend_on_its_neighbours_and_are_the_same_in_a
     assert torch.equal(Program(lambda t: (many(t[0]),))([KEYS])[0], alone)
     step = torch.tensor(7.0)
     assert torch.equal(noise.derived(KEYS, 7), noise.derived(KEYS, step.expand(len(KEYS))))
+
+
+@pytest.mark.parametrize("kind", [noise.normal, noise.uniform])
+def test_a_reel_gives_out_piece_by_piece_what_was_drawn_at_once(kind):
+    reel = noise.Reel(KEYS[0], 20, kind)
+    pieces = [reel((2, 3)), reel((14,))]
+    assert pieces[0].shape == (2, 3)
+    assert torch.equal(torch.cat([piece.flatten() for piece in pieces]), kind(KEYS[0], (20,)))
+    with pytest.raises(RuntimeError):
+        reel((1,))
