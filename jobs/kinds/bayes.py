@@ -55,6 +55,17 @@ class Spec(PopulationSpec):
         return given
 
     @model_validator(mode="after")
+    def _method_fits(self) -> Self:
+        try:
+            self.method.check(self.training)
+        except ValueError as error:
+            name = str(error).partition(":")[0]
+            own = name in type(self.method).model_fields
+            at, value = ("method", self.method) if own else ("training", self.training)
+            raise field_error(Spec, (at, name), getattr(value, name, None), str(error)) from error
+        return self
+
+    @model_validator(mode="after")
     def _outside_fits(self, info: ValidationInfo) -> Self:
         if self.outside is None or is_stored(info):
             return self
@@ -115,7 +126,10 @@ def estimate(spec: Spec, upstream: Mapping[SpecHash, RunSpec]) -> Estimate:
         flop=float(one.forward_flop) * members * (epochs.passes * spec.method.products + measured),
         bytes_memory=4
         * members
-        * (state * spec.method.copies * one.parameters + kept * epochs.batch * one.activations),
+        * (
+            (state * spec.method.copies + spec.method.kept(spec.training)) * one.parameters
+            + kept * epochs.batch * one.activations
+        ),
         steps=epochs.steps + spec.samples,
     )
 

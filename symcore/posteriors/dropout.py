@@ -26,13 +26,13 @@ from symcore.data.sources import Dataset
 from symcore.population import Population
 from symcore.posteriors import noise
 from symcore.posteriors.layers import Group, Instead, Passage, Rule
+from symcore.posteriors.method import MethodSpec
 from symcore.posteriors.noisy import NoisyTrainer
 from symcore.precision import Precision
-from symcore.settings import Settings
 from symcore.training import TrainingSpec
 
 
-class DropoutSpec(Settings):
+class DropoutSpec(MethodSpec):
     """Inputs of each layer after the first are dropped at random, in training and in each draw; of convolutions whole channels are."""
 
     label: ClassVar[str] = "MC dropout"

@@ -13,14 +13,14 @@ from symcore.data.sources import Dataset
 from symcore.metrics import Array, Evaluator
 from symcore.population import Population, build
 from symcore.posteriors.draws import StoredDraws
+from symcore.posteriors.method import MethodSpec
 from symcore.posteriors.predict import measure
 from symcore.precision import Precision
 from symcore.randomness import torch_seed
-from symcore.settings import Settings
 from symcore.training import Trainer, TrainingSpec
 
 
-class EnsembleSpec(Settings):
+class EnsembleSpec(MethodSpec):
     """Networks trained beside each other, each from its own start and on its own minibatches."""
 
     label: ClassVar[str] = "deep ensemble"
@@ -28,6 +28,16 @@ class EnsembleSpec(Settings):
     kind: Literal["ensemble"] = "ensemble"
     networks: int = Field(default=5, ge=2, le=100)
     """Networks of each ensemble; the first one is the member itself."""
+
+    @property
+    def products(self) -> int:
+        """Those of all networks."""
+        return self.networks
+
+    @property
+    def copies(self) -> int:
+        """One in each network."""
+        return self.networks
 
 
 def ensembles(members: Population, networks: int) -> Population:

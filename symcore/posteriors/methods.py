@@ -12,17 +12,33 @@ from pydantic import Field
 
 from symcore.data.sources import Dataset
 from symcore.population import Population
-from symcore.posteriors import elrg, mean_field
+from symcore.posteriors import dropout, elrg, ensemble, mean_field, sghmc, sgld, swag
+from symcore.posteriors.dropout import DropoutSpec
 from symcore.posteriors.elrg import ELRGSpec
+from symcore.posteriors.ensemble import EnsembleSpec
 from symcore.posteriors.mean_field import MeanFieldSpec
 from symcore.posteriors.predict import Posterior
+from symcore.posteriors.sghmc import SGHMCSpec
+from symcore.posteriors.sgld import SGLDSpec
+from symcore.posteriors.swag import SWAGSpec
 from symcore.precision import Precision
 from symcore.training import Trainer, TrainingSpec
 
-Method = Annotated[ELRGSpec | MeanFieldSpec, Field(discriminator="kind")]
+Method = Annotated[
+    ELRGSpec | MeanFieldSpec | SWAGSpec | EnsembleSpec | DropoutSpec | SGLDSpec | SGHMCSpec,
+    Field(discriminator="kind"),
+]
 """Union of the methods; a new one joins it here."""
 
-_MODULES: dict[str, Any] = {"elrg": elrg, "mean_field": mean_field}
+_MODULES: dict[str, Any] = {
+    "elrg": elrg,
+    "mean_field": mean_field,
+    "swag": swag,
+    "ensemble": ensemble,
+    "dropout": dropout,
+    "sgld": sgld,
+    "sghmc": sghmc,
+}
 
 
 def begin(

@@ -65,7 +65,8 @@ def derived(key: Tensor, *index: Tensor | int) -> Tensor:
 def _words(key: Tensor, numbers: int) -> tuple[Tensor, Tensor]:
     """Two independent words for each number, int32 [numbers], of one key [2]."""
     at = torch.arange(numbers, dtype=torch.int32, device=key.device)
-    first, second, _ = _mixed(at, key[0], key[1])
+    # vectors of one: of scalars a compiler rounds the constants to float32
+    first, second, _ = _mixed(at, key[:1], key[1:])
     return first, second
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,21 +40,30 @@ def predict(
     samples: int = SAMPLES,
     on_sample: Callable[[int], None] = lambda _done: None,
 ) -> Tensor:
-    """Log of the mean of the class probabilities over draws 0, 1, ..., [member, image, class].
+    """Log of the mean of the class probabilities over draws, [member, image, class].
 
     Args:
         posterior: of the members of a population.
         evaluator: for the networks' form and the data; with BatchNorm it estimates the statistics of each draw.
         split: which part of the data set, say "test"; of a graph those nodes that have labels.
-        samples: how many draws.
+        samples: how many draws; of a posterior that keeps fewer, all of them, and of one that keeps more, evenly spaced ones.
         on_sample: called with the number of draws done; may raise to stop.
     """
     mixture = Mixture()
-    for sample in range(samples):
+    for done, sample in enumerate(_chosen(posterior, samples), start=1):
         chunks = evaluator.logits(posterior.draw(sample), posterior.population.buffers, split)
         mixture.add(torch.cat([torch.log_softmax(logits, -1) for logits, _ in chunks], dim=1))
-        on_sample(sample + 1)
+        on_sample(done)
     return mixture.log_mean()
+
+
+def _chosen(posterior: Posterior, samples: int) -> Sequence[int]:
+    """The numbers of so many draws."""
+    if not isinstance(posterior, Sized):
+        return range(samples)
+    kept = len(posterior)
+    spaced = np.linspace(0, kept - 1, min(samples, kept)).round().astype(int)
+    return [int(sample) for sample in spaced]
 
 
 def measure(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from symcore.settings import Settings
+from symcore.posteriors.method import MethodSpec
 
 
-class Prior(Settings):
+class Prior(MethodSpec):
     """Base of the methods with a Gaussian prior N(0, 1 / (precision n)) of each weight, n the outputs of a linear layer or the input channels of a convolution."""
 
     precision: float = Field(default=1.0, gt=0, le=1e9)

@@ -67,6 +67,10 @@ class Chain(Prior):
             raise ValueError(msg)
         return range(first, epochs + 1, self.thin * self.cycle)
 
+    def kept(self, training: TrainingSpec) -> int:
+        """All draws."""
+        return len(self.collected(training.epochs))
+
     def check(self, training: TrainingSpec) -> None:
         """Whether a training can be a chain's.
 

@@ -21,16 +21,16 @@ from symcore.metrics import Array, Evaluator
 from symcore.population import Population
 from symcore.posteriors import noise
 from symcore.posteriors.lowrank import Gaussian
+from symcore.posteriors.method import MethodSpec
 from symcore.posteriors.predict import measure
 from symcore.precision import Precision
-from symcore.settings import Settings
 from symcore.training import Trainer, TrainingSpec
 
 MEAN, SQUARES, DEVIATIONS = "swag/mean/", "swag/squares/", "swag/deviations/"
 """What a checkpoint holds of a weight, by its name after these."""
 
 
-class SWAGSpec(Settings):
+class SWAGSpec(MethodSpec):
     """A Gaussian fitted to the weights at the ends of epochs; the learning rate should fall no further while they are taken up."""
 
     label: ClassVar[str] = "SWAG"
@@ -42,6 +42,24 @@ class SWAGSpec(Settings):
     """Epochs whose deviations from the mean are kept, the last ones, K."""
     scale: float = Field(default=1.0, ge=0, le=1e3)
     """Covariance in parts of the definition's; with 0 all draws are the mean (Izmailov et al. 2018)."""
+
+    def kept(self, training: TrainingSpec) -> int:
+        """Mean, second moment and deviations."""
+        del training
+        return 2 + self.rank
+
+    def check(self, training: TrainingSpec) -> None:
+        """Whether two ends of epochs count, at the least.
+
+        Raises:
+            ValueError: if not.
+        """
+        if self.start > training.epochs - 2:
+            most = training.epochs - 2
+            msg = f"start: {self.start} leaves fewer than 2 of {training.epochs} epochs; accepted: " + (
+                f"0 to {most}" if most >= 0 else "more epochs"
+            )
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)

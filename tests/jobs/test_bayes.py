@@ -17,9 +17,16 @@ from symcore.metrics import Evaluator
 from symcore.networks.mlp import MLPSpec
 from symcore.population import build
 from symcore.posteriors import methods
+from symcore.posteriors.dropout import DropoutSpec
 from symcore.posteriors.elrg import ELRGSpec
+from symcore.posteriors.ensemble import EnsembleSpec
+from symcore.posteriors.mean_field import MeanFieldSpec
+from symcore.posteriors.methods import Method
 from symcore.posteriors.predict import predict
 from symcore.posteriors.scores import entropies, score
+from symcore.posteriors.sghmc import SGHMCSpec
+from symcore.posteriors.sgld import SGLDSpec
+from symcore.posteriors.swag import SWAGSpec
 from symcore.training import TrainingSpec
 from symcore.treatments import Standard, Treatment, WAsymmetric
 
@@ -75,6 +82,41 @@ def test_what_is_told_is_what_the_kept_posterior_predicts(done: Path) -> None:
     np.testing.assert_allclose(rough, entropies(predicted).mean(-1), atol=np.log(10) / bayes.ENTROPY_BINS)
 
 
+FAST = TrainingSpec(epochs=6, weight_decay=0, learning_rate=1e-2)
+SGD = TrainingSpec(epochs=6, weight_decay=0, learning_rate=0.2, optimizer="sgd", momentum=0)
+METHODS: dict[str, tuple[Method, TrainingSpec]] = {
+    "mean_field": (
+        MeanFieldSpec(temperature=0.1),
+        TrainingSpec(epochs=4, weight_decay=0, learning_rate=3e-3),
+    ),
+    "swag": (SWAGSpec(start=3, rank=2), FAST),
+    "ensemble": (EnsembleSpec(networks=3), FAST),
+    "dropout": (DropoutSpec(), FAST),
+    "sgld": (SGLDSpec(burn_in=3, temperature=0.1), SGD),
+    "sghmc": (
+        SGHMCSpec(burn_in=3, temperature=0.1),
+        SGD.model_copy(update={"momentum": 0.9, "learning_rate": 0.01}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_a_run_whose_kept_posterior_predicts_what_is_told(name: str, tmp_path: Path) -> None:
+    method, training = METHODS[name]
+    given = spec(method=method, training=training, outside=None)
+    outcome = carried_out(given, tmp_path, {})
+    assert outcome.state == "done", outcome.error
+    told, images = finals(tmp_path), sources.load("digits", tmp_path)
+    assert min(told["test/accuracy"]) > 0.5
+    trainer = methods.begin(build(given.design()), images, training, method)
+    trainer.restore(tmp_path / bayes.POSTERIOR)
+    kept = methods.posterior(trainer, method)
+    predicted = predict(kept, Evaluator(kept.population.network, images), "test", given.samples)
+    np.testing.assert_allclose(
+        told["test/nll"], score(predicted, images.splits["test"].labels).nll, rtol=1e-5
+    )
+
+
 def test_the_diagram_and_the_number_are_one(done: Path) -> None:
     bins = records(done, "reliability_bin").to_pandas()
     gaps = (bins["images"] * (bins["accuracy"] - bins["confidence"]).abs()).fillna(0)
@@ -113,6 +155,9 @@ def test_more_directions_take_more_time_and_memory() -> None:
         ({"outside": "cora"}, "outside", "no images that a network for digits could read"),
         ({"outside": "digits"}, "outside", "accepted: none, digits-noisy, mnist, fashion-mnist"),
         ({"method": {"kind": "elrg", "rank": 0}}, "method.rank", "greater than or equal to 1"),
+        ({"method": SWAGSpec(start=3)}, "method.start", "accepted: 0 to 2"),
+        ({"method": SGLDSpec()}, "method.burn_in", "leaves no draw in 4 epochs"),
+        ({"method": SGLDSpec(burn_in=1)}, "training.optimizer", "takes no steps of SGLD; accepted: 'sgd'"),
         ({"seeds": (1, 1)}, "seeds", "each seed once"),
     ],
 )
