@@ -264,6 +264,22 @@ def test_predictions_average_probabilities_over_draws(digits):
     torch.testing.assert_close(predict(found, evaluator, "test", 3).exp(), mean, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="runs on a GPU; there is none here")
+@pytest.mark.parametrize(("method", "spec"), METHODS.values(), ids=METHODS)
+def test_captured_steps_on_a_gpu_equal_the_cpu(digits, method, spec):
+    """The same noise too: a compiler that rounds its whole numbers draws others."""
+    population = start(digits, treatment=W)
+    trainers = [
+        method.begin(population.to(device), digits.to(device), SPEC.model_copy(update={"epochs": 1}), spec)
+        for device in ("cpu", "cuda")
+    ]
+    for trainer in trainers:
+        fit(trainer)
+    for name, expected in trainers[0].weights.items():
+        found = trainers[1].weights[name].cpu()
+        assert (found - expected).norm() <= 1e-2 * expected.norm() + 1e-6, name
+
+
 # --- the paper's counts
 
 
