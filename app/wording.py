@@ -136,6 +136,11 @@ SAID = {
     "/single, ": ", one layer alone, ",
     "/bottom, ": ", layers from the input, ",
     "/top, ": ", layers to the output, ",
+    "/nll": " loss",
+    "/ece": " ECE",
+    "/adaptive_ece": " adaptive ECE",
+    "/brier": " Brier score",
+    "/auroc": " AUROC",
 }
 """Parts of such names as people say them."""
 

@@ -130,14 +130,18 @@ def _compared(p: float) -> str:
 
 def _of_cards(spec: Mapping[str, Any]) -> str:
     """What the cards' words and numbers are, as HTML."""
+    star = (
+        f"; * differs from Standard (p &lt; {CERTAIN:g}, Welch’s t-test, corrected for the number of comparisons by Holm)"
+        if "standard" in spec["treatments"]
+        else ""
+    )
     return (
         f"A Bayesian neural network learns a distribution over its weights, the <b>posterior</b>; {_method(spec['method'])}. "
         "A <b>posterior draw</b> is one set of weights drawn from it, and a prediction the mean of the class probabilities "
         f"of {wording.count(spec['samples'], 'draw')}. Loss is the mean of −log of the label’s probability. <b>ECE</b>, the "
         "expected calibration error, is how far confidence (the largest class probability) lies from accuracy: the mean "
         f"over test images, in {BINS} bins of confidence. Halfway is after half of the epochs. Numbers are mean ± sample "
-        f"standard deviation over networks; * differs from Standard (p &lt; {CERTAIN:g}, Welch’s t-test, corrected for the "
-        "number of comparisons by Holm)."
+        f"standard deviation over networks{star}."
     )
 
 
@@ -243,7 +247,7 @@ def histograms(
     own, other = (wording.data_title(spec[name]) for name in ("data", "outside"))
     key = f"filled: {own} · line: {other}"
     frame = table.to_pandas()
-    said = {name: f"{words} · {key}" for name, words in told.items()}
+    said = {name: " · ".join(filter(None, (words, key))) for name, words in told.items()}
     drawing = entropies.figure(frame, said) if "outside" in set(frame["split"]) else None
     parts.chart(drawing, entropies.height(len(treatments)), "entropies", width="content")
     parts.note(
