@@ -10,7 +10,7 @@ import pandas as pd
 from app import theme
 from app.charts import panels, shares
 
-SIDE, CAPTION = 200, 96
+SIDE, CAPTION = 200, 106
 """Pixels of a panel's height, and of what stands above and below it."""
 PERCENT = 100.0
 

@@ -12,7 +12,7 @@ from app.charts import panels, shares
 from symcore.posteriors.reliability import BINS
 
 PERCENT = 100.0
-IMAGES, CAPTION = 76, 100
+IMAGES, CAPTION = 76, 112
 """Pixels of the bars below a diagram, and of what stands above and below both."""
 SPAN = (0.0, 100.0)
 """Both axes of every diagram, in percent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import ModuleType
 from typing import Any
 
 import made_up
@@ -209,8 +210,9 @@ def test_an_outline_of_a_histogram_follows_its_bins_down_to_zero_at_both_ends() 
     assert found.to_numpy().tolist() == [[0, 0], [0, 3], [1, 7], [2, 0]]
 
 
-def test_histograms_of_entropies_share_both_scales() -> None:
-    frame = pd.DataFrame(
+def histograms() -> pd.DataFrame:
+    """Two bins of two treatments, test images and others."""
+    return pd.DataFrame(
         [
             {"treatment": key, "split": split, "lower": low, "upper": low + 1, "share": share}
             for key, full in (("standard", 0.5), ("w", 0.9))
@@ -218,7 +220,10 @@ def test_histograms_of_entropies_share_both_scales() -> None:
             for low in (0.0, 1.0)
         ]
     )
-    (row,) = entropies.figure(frame, dict.fromkeys(ORDER, "")).to_dict()["vconcat"]
+
+
+def test_histograms_of_entropies_share_both_scales() -> None:
+    (row,) = entropies.figure(histograms(), dict.fromkeys(ORDER, "")).to_dict()["vconcat"]
     panels = row["hconcat"]
     scales = [
         (layer["encoding"]["x"]["scale"]["domain"], layer["encoding"]["y"]["scale"]["domain"])
@@ -270,3 +275,14 @@ def test_the_goal_is_a_rule_where_it_lies_on_the_scale() -> None:
         for goal in (80.0, 20.0)
     ]
     assert [marks.count("rule") for marks in kinds] == [1, 0]
+
+
+@pytest.mark.parametrize("module", [reliability, entropies], ids=["reliability", "entropies"])
+@pytest.mark.parametrize("treatments", [1, 2, 4])
+def test_a_figure_fits_the_place_that_is_kept_for_it(module: ModuleType, treatments: int) -> None:
+    names = ["standard", "w", "sigma", "syre"][:treatments]
+    frame = bins() if module is reliability else histograms()
+    svg = images.image(module.figure(frame, dict.fromkeys(names, "ECE")), "svg").decode()
+    size = re.search(r'height="([\d.]+)"', svg)
+    assert size is not None
+    assert 0.9 * module.height(treatments) < float(size[1]) <= module.height(treatments)
