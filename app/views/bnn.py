@@ -138,24 +138,53 @@ def _of_cards(spec: Mapping[str, Any]) -> str:
     return (
         f"A Bayesian neural network learns a distribution over its weights, the <b>posterior</b>; {_method(spec['method'])}. "
         "A <b>posterior draw</b> is one set of weights drawn from it, and a prediction the mean of the class probabilities "
-        f"of {wording.count(spec['samples'], 'draw')}. Loss is the mean of −log of the label’s probability. <b>ECE</b>, the "
+        f"of {wording.count(spec['samples'], 'draw')}, or of all where there are fewer. Loss is the mean of −log of the label’s probability. <b>ECE</b>, the "
         "expected calibration error, is how far confidence (the largest class probability) lies from accuracy: the mean "
         f"over test images, in {BINS} bins of confidence. Halfway is after half of the epochs. Numbers are mean ± sample "
         f"standard deviation over networks{star}."
     )
 
 
+DRAWS = "the mean of a few draws"
+METHODS = {
+    "elrg": (
+        "<b>ELRG</b> (efficient low-rank Gaussian) takes it to be a Gaussian in each layer, with {variance} and {directions}",
+        DRAWS,
+    ),
+    "mean_field": ("<b>mean-field</b> inference takes it to be a Gaussian of its own for each weight", DRAWS),
+    "swag": (
+        "<b>SWAG</b> takes it to be a Gaussian fitted to the weights at the ends of epochs after the first {start}",
+        f"the network itself, and as soon as the Gaussian can be fitted by {DRAWS}",
+    ),
+    "ensemble": (
+        "a <b>deep ensemble</b> has in its place {networks} networks trained from different starts",
+        "the mean of the ensemble",
+    ),
+    "dropout": (
+        "<b>MC dropout</b> has in its place a network whose inputs of layers are dropped at random",
+        DRAWS,
+    ),
+    "sgld": (
+        "<b>SGLD</b> draws from it by steps of SGD with noise, after {burn_in} epochs",
+        "the chain’s state",
+    ),
+    "sghmc": (
+        "<b>SGHMC</b> draws from it by steps of SGD with momentum, friction and noise, after {burn_in} epochs",
+        "the chain’s state",
+    ),
+}
+"""By kind of method, how the posterior is approximated, with its settings in braces, and what predicts after each epoch."""
+
+
 def _method(method: Mapping[str, Any]) -> str:
     """How posteriors are approximated."""
-    if method["kind"] == "mean_field":
-        return "<b>mean-field</b> inference takes it to be a Gaussian of its own for each weight"
     variance = (
-        "one variance for all weights" if method["diagonal"] == "constant" else "a variance for each weight"
+        "a variance for each weight"
+        if method.get("diagonal") == "learned"
+        else "one variance for all weights"
     )
-    return (
-        f"<b>ELRG</b> (efficient low-rank Gaussian) takes it to be, in each layer, a Gaussian with {variance} and "
-        f"{wording.count(method['rank'], 'direction')} along which weights vary together"
-    )
+    directions = f"{wording.count(method.get('rank', 0), 'direction')} along which weights vary together"
+    return METHODS[method["kind"]][0].format(variance=variance, directions=directions, **method)
 
 
 def _courses(spec: Mapping[str, Any], table: pd.DataFrame) -> None:
@@ -170,9 +199,9 @@ def _courses(spec: Mapping[str, Any], table: pd.DataFrame) -> None:
             drawing = courses.figure(found, quantity, epochs, goals.get(quantity)) if len(found) else None
             parts.chart(drawing, courses.HEIGHT, f"{quantity.key}-by-epoch", legend=treatments)
     parts.note(
-        "Lines are means over networks, bands one sample standard deviation. Test images are predicted by the mean of a few "
-        "draws after each epoch; the train loss (dashed) is that of an epoch’s minibatches under weights drawn for them, "
-        "without the divergence from the prior."
+        "Lines are means over networks, bands one sample standard deviation. After each epoch test images are predicted by "
+        f"{METHODS[spec['method']['kind']][1]}. The train loss (dashed) is that of an epoch’s minibatches, as training sees "
+        "them, without what the prior adds."
     )
 
 

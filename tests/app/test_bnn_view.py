@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from conftest import Visit
+from pydantic import TypeAdapter
 from streamlit.testing.v1 import AppTest
 
 from app.charts import courses, entropies, images, reliability
@@ -22,7 +23,8 @@ from jobs import queries
 from jobs.registry import tables
 from jobs.service import Service
 from jobs.studies import bnn, bnn_results
-from symcore.posteriors.mean_field import MeanFieldSpec
+from symcore.posteriors import methods
+from symcore.posteriors.methods import Method
 
 SMOKE = bnn.PRESETS["smoke"]
 OUTSIDE = SMOKE.model_copy(update={"outside": "mnist"})
@@ -107,11 +109,21 @@ def test_launch_starts_exactly_the_preset_it_shows(lab: Service, visit: Visit, p
     assert bnn.Spec.model_validate_json(study["spec"]) == bnn.PRESETS[preset]
 
 
-def test_the_method_is_said_in_words() -> None:
+@pytest.mark.parametrize("kind", list(methods._MODULES))
+def test_every_method_is_said_in_words(kind: str) -> None:
+    method = TypeAdapter(Method).validate_python({"kind": kind})
+    spec = SMOKE.model_copy(update={"method": method}).model_dump(mode="json")
+    said = bnn_view._of_cards(spec)
+    assert method.label.lower() in said.lower()
+    assert "{" not in said
+    assert bnn_view.METHODS[kind][1]
+
+
+def test_elrg_is_said_with_its_variance_and_directions() -> None:
     spec = SMOKE.model_dump(mode="json")
     assert "one variance for all weights and 4 directions" in bnn_view._of_cards(spec)
-    spec = SMOKE.model_copy(update={"method": MeanFieldSpec()}).model_dump(mode="json")
-    assert "mean-field" in bnn_view._of_cards(spec)
+    spec["method"] |= {"diagonal": "learned", "rank": 1}
+    assert "a variance for each weight and 1 direction along" in bnn_view._of_cards(spec)
 
 
 def summary(*, paper: bool) -> pd.DataFrame:
