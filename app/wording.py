@@ -129,13 +129,18 @@ def headline(name: str, value: float, std: float | None = None) -> str:
 
 UNITS = {
     "nats per squared unit of weight": re.compile("eigenvalue|trace"),
-    "nats": re.compile("barrier|loss|rise"),
+    "nats": re.compile("barrier|loss|rise|nll|entropy"),
 }
 """What numbers of a run's summary are called that have a unit, though they are no quantity of their own."""
 SAID = {
     "/single, ": ", one layer alone, ",
     "/bottom, ": ", layers from the input, ",
     "/top, ": ", layers to the output, ",
+    "/nll": " loss",
+    "/ece": " ECE",
+    "/adaptive_ece": " adaptive ECE",
+    "/brier": " Brier score",
+    "/auroc": " AUROC",
 }
 """Parts of such names as people say them."""
 
@@ -152,7 +157,7 @@ def flat(spec: Mapping[str, Any], prefix: str = "", *, missing: str = "default")
     return found
 
 
-ABSENT = {"alignment", "curve", "data"}
+ABSENT = {"alignment", "curve", "data", "outside"}
 """Settings that mean none where they are null, and no default."""
 
 
@@ -194,6 +199,8 @@ LABELS = {
     "bounds": "Largest biases k",
     "n_fix_factors": "Factors of n_fix",
     "kappa_factors": "Factors of κ",
+    "outside": "Other images",
+    "samples": "Posterior draws",
 }
 """Labels of fields whose names are the field's symbols; others are labelled by their names."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import altair as alt
 import numpy as np
@@ -13,10 +12,9 @@ import pandas as pd
 
 from app import theme
 from app.charts import labels
+from app.charts.panels import WIDTH, above
 from app.charts.ticks import decades, numeric
 
-WIDTH = 955
-"""Pixels that all panels may take, so that they fit beside the side bar on a window of 1280."""
 GAP, BESIDE = 30, 28
 """Pixels between two panels, and right of the last."""
 LANE, ROW, CAPTION, HEADING = 13, 14, 64, 22
@@ -149,17 +147,8 @@ def _panel(
     y = alt.Y("y:Q", scale=upright, title=None, axis=named if first else None)
     half = 0.38 * LANE / (len(order) * LANE + ROW)  # of a bar, in rows
     layers = [*_rules(rows, axis, x, y), *_dots(points, axis, x, y, told, half)]
-    title: Any = alt.TitleParams(
-        heading,
-        anchor="start",
-        frame="group",
-        fontSize=12.5,
-        fontWeight=600,
-        color=alt.ExprRef("scale('color', 'ink')"),
-        offset=8,
-    )
     pixels = len(rows) * (len(order) * LANE + ROW)
-    return alt.layer(*layers, width=width, height=pixels, title=title if heading else alt.Undefined)
+    return alt.layer(*layers, width=width, height=pixels, title=above(heading) if heading else alt.Undefined)
 
 
 def _rules(rows: Mapping[str, str], axis: Axis, x: alt.X, y: alt.Y) -> list[alt.Chart]:

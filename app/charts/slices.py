@@ -8,13 +8,12 @@ import altair as alt
 import pandas as pd
 
 from app import theme
+from app.charts.panels import COLUMNS, EXTENT, above, rows, width
 from app.charts.quantities import LOSS, Quantity
 from app.charts.ticks import decades, numeric
 
-WIDTH, GAP, AXIS = 955, 34, 58
-"""Pixels that a row of panels may take, between two, and left of the first."""
-COLUMNS, SIDE, CAPTION = 3, 190, 90
-"""Panels in a row; pixels of a panel's height, and of what stands above and below it."""
+SIDE, CAPTION = 190, 90
+"""Pixels of a panel's height, and of what stands above and below it."""
 FLUSH = 8
 """Pixels from a panel's edge within which an axis label is moved inside, off the label of the next panel."""
 HAIRLINES = 12
@@ -63,34 +62,17 @@ def figure(
         tickCount=len(marks) or 5,
         values=marks or alt.Undefined,
         format="~g",
-        minExtent=AXIS - 20,
+        minExtent=EXTENT,
         title=quantity.title(split),
     )
     drawn = []
-    for first in range(0, len(panels), COLUMNS):
-        row = list(panels.items())[first : first + COLUMNS]
-        shown = [
-            _panel(
-                points[points["direction"] == key],
-                heading,
-                title,
-                alt.Y("value:Q", scale=scale, title=None, axis=None if place else ticks),
-                quantity,
-            )
-            for place, (key, (heading, title)) in enumerate(row)
-        ]
-        drawn.append(alt.hconcat(*shown, spacing=GAP, bounds="flush"))
+    for place, (key, (heading, title)) in enumerate(panels.items()):
+        y = alt.Y("value:Q", scale=scale, title=None, axis=None if place % COLUMNS else ticks)
+        drawn.append((_panel(points[points["direction"] == key], heading, title, y, quantity),))
     spoken = f"{quantity.title(split)} along slices through networks: " + "; ".join(
         heading for heading, _ in panels.values()
     )
-    whole = alt.vconcat(
-        *drawn,
-        spacing=26,
-        autosize=alt.AutoSizeParams(type="pad", contains="padding"),
-        description=spoken,
-        resolve=alt.Resolve(scale=alt.ScaleResolveMap(color="shared")),
-    )
-    return theme.styled(whole)
+    return rows(drawn, spoken)
 
 
 def _panel(points: pd.DataFrame, heading: str, title: str, y: alt.Y, quantity: Quantity) -> alt.LayerChart:
@@ -122,17 +104,7 @@ def _panel(points: pd.DataFrame, heading: str, title: str, y: alt.Y, quantity: Q
         ),
         mean.mark_circle(size=70, opacity=0).encode(tooltip=tips),
     ]
-    name = alt.TitleParams(
-        heading,
-        anchor="start",
-        frame="group",
-        fontSize=12.5,
-        fontWeight=600,
-        color=alt.ExprRef("scale('color', 'ink')"),
-        offset=8,
-    )
-    width = (WIDTH - AXIS - GAP * (COLUMNS - 1)) // COLUMNS
-    return alt.layer(*layers, width=width, height=SIDE, title=name)
+    return alt.layer(*layers, width=width(COLUMNS), height=SIDE, title=above(heading))
 
 
 def hairlines(points: pd.DataFrame) -> pd.DataFrame:

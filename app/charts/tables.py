@@ -29,6 +29,8 @@ class Column:
     cells: list[tuple[float, float]]
     digits: int
     spread_digits: int
+    least: float = 0.0
+    """Less than this, but not below zero, is told as less than this: a small p, say."""
 
     @classmethod
     def of(
@@ -39,6 +41,7 @@ class Column:
         unit: str,
         digits: int,
         spread_digits: int | None = None,
+        least: float = 0.0,
     ) -> Column:
         """A column of a frame whose rows are those of the table.
 
@@ -49,10 +52,27 @@ class Column:
             unit: What stands below that.
             digits: Decimals of means.
             spread_digits: Decimals of spreads; as many where none are given.
+            least: What is less is told as less than this.
         """
         spreads = rows.get(f"{name}_std", pd.Series(math.nan, rows.index))
         cells = list(zip(rows[name].astype(float), spreads.astype(float), strict=True))
-        return cls(title, unit, cells, digits, digits if spread_digits is None else spread_digits)
+        spreads_told = digits if spread_digits is None else spread_digits
+        return cls(title, unit, cells, digits, spreads_told, least)
+
+    def told(self, place: int) -> str:
+        """A cell as HTML."""
+        if self._little(place):
+            return f"&lt; {number(self.least, self.digits)}"
+        return with_spread(*self.cells[place], self.digits, self.spread_digits)
+
+    def latex(self, place: int) -> str:
+        """A cell for a paper."""
+        if self._little(place):
+            return f"$< {self.least:.{self.digits}f}$"
+        return _math(*self.cells[place], self.digits, self.spread_digits)
+
+    def _little(self, place: int) -> bool:
+        return 0 <= self.cells[place][0] < self.least
 
 
 def selected(summary: pd.DataFrame, quantity: Quantity, split: str) -> pd.DataFrame:
@@ -118,7 +138,7 @@ def table(treatments: Sequence[str], told: Sequence[Column]) -> str:
     heads = _cells((f"{escape(c.title)}<small>{escape(c.unit)}</small>" for c in told), "th")
     lines = [f'<tr><th scope="col">Treatment<small>&nbsp;</small></th>{heads}</tr>']
     for place, key in enumerate(treatments):
-        cells = _cells((with_spread(*c.cells[place], c.digits, c.spread_digits) for c in told), "td")
+        cells = _cells((c.told(place) for c in told), "td")
         name = f"{swatch(key)}{escape(theme.treatment(key).label)}"
         lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     content = f"<thead>{lines[0]}</thead><tbody>{''.join(lines[1:])}</tbody>"
@@ -200,7 +220,7 @@ def booktabs(treatments: Sequence[str], told: Sequence[Column], note: str) -> st
     heads = [f"{c.title} ({c.unit})".replace("%", r"\%") for c in told]
     lines = [" & ".join(["Treatment", *heads])]
     for place, key in enumerate(treatments):
-        cells = [_math(*c.cells[place], c.digits, c.spread_digits) for c in told]
+        cells = [c.latex(place) for c in told]
         lines.append(" & ".join([theme.treatment(key).latex, *cells]))
     rows = [rf"{line} \\" for line in lines]
     body = "\n".join([r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"])

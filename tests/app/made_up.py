@@ -78,9 +78,14 @@ def end(lab: Service, run: str, role: str) -> None:
     (folder / "log.txt").write_text("epoch 1\nepoch 2\n", encoding="utf-8")
     (folder / "environment.json").write_text('{"commit": null, "device": "cpu"}', encoding="utf-8")
     treatment, part, *_ = role.split("/")
-    batches = {"train": _metrics, "path": _path_points, "align": _alignment, "distance": _distances}[part](
-        treatment
-    )
+    made = {
+        "train": _metrics,
+        "path": _path_points,
+        "align": _alignment,
+        "distance": _distances,
+        "bayes": _posteriors,
+    }
+    batches = made[part](treatment)
     lab.store.ingest(run, 0, batches).result()
     lab.ledger.move(
         [Move(run, State.DONE, {"batches": len(batches)}, {"test/loss": 0.07, "test/accuracy": 0.98})]
@@ -128,3 +133,52 @@ def _distances(_treatment: str) -> list[tuple[str, pa.RecordBatch]]:
         for entries in ("trainable", "all")
     ]
     return [("weight_distance", pa.RecordBatch.from_pylist(rows, schema=tables()["weight_distance"]))]
+
+
+ACCURACIES = {"standard": (0.80, 0.81, 0.82), "w": (0.90, 0.91, 0.92)}
+"""What made-up posteriors of the preset "smoke" predict rightly, network by network."""
+EPOCHS, BINS, ENTROPIES = 10, 15, 40
+
+
+def _posteriors(treatment: str) -> list[tuple[str, pa.RecordBatch]]:
+    """Trainings that get better by the epoch, whose predictions are all of a confidence near 0.9 and strange images' unsure."""
+    bins, entropies = [], []
+    for member, accuracy in enumerate(ACCURACIES[treatment]):
+        for place in range(BINS):
+            seen = {"images": 100, "confidence": 0.9, "accuracy": accuracy}
+            none = {"images": 0, "confidence": np.nan, "accuracy": np.nan}
+            row = {"member": member, "split": "test", "bin": place}
+            bins.append(row | (seen if place == 13 else none))
+        for split, full in (("test", 0), ("outside", ENTROPIES - 1)):
+            entropies += [
+                {
+                    "member": member,
+                    "split": split,
+                    "lower": place / ENTROPIES,
+                    "upper": (place + 1) / ENTROPIES,
+                    "images": 100 * (place == full),
+                }
+                for place in range(ENTROPIES)
+            ]
+    batches = {"metric": learning(treatment, EPOCHS), "reliability_bin": bins, "entropy_bin": entropies}
+    return [(name, pa.RecordBatch.from_pylist(rows, schema=tables()[name])) for name, rows in batches.items()]
+
+
+def learning(treatment: str, epochs: int) -> list[dict[str, object]]:
+    """The metrics of made-up posteriors: accuracy rises evenly by the epoch; what is known at the end is there after the last one."""
+    rows: list[dict[str, object]] = []
+    for member, accuracy in enumerate(ACCURACIES[treatment]):
+        for step in range(1, epochs + 1):
+            known = {
+                "train/loss": 1 / step,
+                "test/loss": 2 / step,
+                "test/accuracy": accuracy * step / EPOCHS,
+            }
+            if step == EPOCHS:
+                known |= {"final/test/nll": 1 - accuracy, "final/test/accuracy": accuracy}
+                known |= {"final/test/ece": 0.9 - 0.5 * accuracy, "final/outside/auroc": 1.0}
+            rows += [
+                {"member": member, "name": name, "step": step, "value": value}
+                for name, value in known.items()
+            ]
+    return rows

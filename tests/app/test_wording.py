@@ -90,6 +90,8 @@ def test_headlines_carry_units() -> None:
     assert wording.headline("objective", 12.0) == "objective 12"
     assert wording.headline("midpoint/trace", 1296.0) == "midpoint trace 1296 nats per squared unit of weight"
     assert wording.headline("test/flat share", 0.09524) == "test flat share 9.52 %"
+    assert wording.headline("test/nll", 0.2059, 0.01) == "test loss 0.2059 ± 0.01 nats"
+    assert wording.headline("test/adaptive_ece", 0.05) == "test adaptive ECE 0.05"
 
 
 def test_headlines_say_in_words_what_their_names_stand_for() -> None:
