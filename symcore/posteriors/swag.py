@@ -55,10 +55,10 @@ class SWAGSpec(MethodSpec):
             ValueError: if not.
         """
         if self.start > training.epochs - 2:
-            most = training.epochs - 2
-            msg = f"start: {self.start} leaves fewer than 2 of {training.epochs} epochs; accepted: " + (
-                f"0 to {most}" if most >= 0 else "more epochs"
+            accepted = (
+                f"0 to {training.epochs - 2}" if training.epochs > 1 else "none, train for 2 epochs or more"
             )
+            msg = f"start: {self.start} of {training.epochs} epochs leaves fewer than 2 to take up; accepted: {accepted}"
             raise ValueError(msg)
 
 
@@ -125,10 +125,7 @@ class SWAGTrainer(Trainer):
         Raises:
             ValueError: if fewer than two epochs are left to take up.
         """
-        if swag.start > spec.epochs - 2:
-            accepted = f"0 to {spec.epochs - 2}" if spec.epochs > 1 else "none, train for 2 epochs or more"
-            msg = f"start: {swag.start} of {spec.epochs} epochs leaves fewer than 2 to take up; accepted: {accepted}"
-            raise ValueError(msg)
+        swag.check(spec)
         super().__init__(population, dataset, spec, precision=precision)
         self._swag = swag
         kept = min(swag.rank, spec.epochs - swag.start)

@@ -34,7 +34,7 @@ from symcore.treatments import Standard, Treatment, WAsymmetric
 def spec(treatment: Treatment = WAsymmetric(), **change: Any) -> bayes.Spec:  # noqa: B008 - it is immutable
     settings: dict[str, Any] = {
         "data": "digits",
-        "network": MLPSpec(width=16, depth=2),
+        "network": MLPSpec(width=16, depth=1),
         "treatment": treatment,
         "training": TrainingSpec(epochs=4, weight_decay=0, learning_rate=3e-3),
         "seeds": (0, 1),

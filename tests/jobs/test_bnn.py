@@ -20,11 +20,19 @@ from jobs.kinds import bayes
 from jobs.specs import spec_hash
 from jobs.studies import bnn, bnn_results
 from symcore.data.sources import SOURCES
+from symcore.networks.mlp import MLPSpec
 from symcore.posteriors.elrg import ELRGSpec
 from symcore.posteriors.mean_field import MeanFieldSpec
+from symcore.training import TrainingSpec
 
-SMALL = bnn.PRESETS["smoke"].model_copy(
-    update={"networks": 3, "block": 2, "samples": 3, "outside": "digits-noisy"}
+SMALL = bnn.Spec(
+    network=MLPSpec(width=12, depth=1),
+    training=TrainingSpec(epochs=4, weight_decay=0, learning_rate=3e-3),
+    method=ELRGSpec(rank=1, temperature=0.1),
+    networks=3,
+    block=2,
+    samples=3,
+    outside="digits-noisy",
 )
 
 

@@ -64,7 +64,7 @@ def test_the_divergence_is_the_mean_log_ratio_of_its_draws():
     layer = gaussian([(4, 3), (4,)], 2)
     mean, covariance, _ = dense(layer)
     q = MultivariateNormal(mean, covariance)
-    keys = noise.keys(range(20_000), "draws")
+    keys = noise.keys(range(10_000), "draws")
     drawn = vmap(lambda key: torch.cat([w.flatten() for w in layer.draw(noise.Reel(key, 100))]))(
         keys
     ).double()
@@ -78,12 +78,12 @@ def test_the_divergence_is_the_mean_log_ratio_of_its_draws():
 def test_draws_have_the_mean_and_covariance_and_what_is_fixed_stays_exactly(rank):
     layer = gaussian([(2, 3), (2,)], rank, fixed=0.3)
     mean, covariance, random = dense(layer)
-    keys = noise.keys(range(40_000), "draws")
+    keys = noise.keys(range(20_000), "draws")
     drawn = vmap(lambda key: torch.cat([w.flatten() for w in layer.draw(noise.Reel(key, 100))]))(keys)
     assert not random.all()
     assert torch.equal(drawn[:, ~random], mean[~random].float().expand(len(drawn), -1))
     torch.testing.assert_close(drawn.double().mean(0), mean, rtol=0, atol=0.05)
-    torch.testing.assert_close(drawn.double().t().cov(), covariance, rtol=0.05, atol=0.08)
+    torch.testing.assert_close(drawn.double().t().cov(), covariance, rtol=0.07, atol=0.1)
 
 
 LAYERS = {
@@ -99,7 +99,7 @@ LAYERS = {
 def test_outputs_have_the_moments_that_drawn_weights_give_them(layer, shape, rank):
     """Of outputs at one place: the channels of a map, the neurons else."""
     shapes = [tuple(p.shape) for p in layer.parameters()]
-    q, n = gaussian(shapes, rank, fixed=0.2), 30_000
+    q, n = gaussian(shapes, rank, fixed=0.2), 10_000
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     with (
         Instead({id(layer.weight): lambda passage: q.at_outputs(passage, noise.Reel(KEY, 2_000_000))}),
@@ -116,8 +116,8 @@ def test_outputs_have_the_moments_that_drawn_weights_give_them(layer, shape, ran
     channels = lambda out: out[:, *places]  # noqa: E731
     a, b = channels(local).double(), channels(drawn).double()
     spread = float(b.std())
-    torch.testing.assert_close(a.mean(0), b.mean(0), rtol=0, atol=0.06 * spread)
-    torch.testing.assert_close(a.t().cov(), b.t().cov(), rtol=0.06, atol=0.06 * spread**2)
+    torch.testing.assert_close(a.mean(0), b.mean(0), rtol=0, atol=0.1 * spread)
+    torch.testing.assert_close(a.t().cov(), b.t().cov(), rtol=0.1, atol=0.1 * spread**2)
 
 
 @pytest.mark.parametrize("kind", [F.linear, F.conv2d])
