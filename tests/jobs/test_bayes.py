@@ -63,6 +63,9 @@ def finals(folder: Path) -> dict[str, list[float]]:
 
 def test_what_is_told_is_what_the_kept_posterior_predicts(done: Path) -> None:
     told, given = finals(done), spec()
+    names = {path.name for path in done.iterdir()}
+    assert {"weights.safetensors", bayes.POSTERIOR} <= names
+    assert "checkpoint.safetensors" not in names
     images = sources.load("digits", done)
     trainer = methods.begin(build(given.design()), images, given.training, given.method)
     trainer.restore(done / bayes.POSTERIOR)
