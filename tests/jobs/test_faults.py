@@ -24,7 +24,7 @@ from lab_tools import STUDY, Server, gone, numbers, workers
 from jobs.client import Client, UnreachableError
 from jobs.store import Store
 
-KILLS = int(os.environ.get("SYMLAB_KILLS", "5"))
+KILLS = int(os.environ.get("SYMLAB_KILLS", "3"))
 SEED = int(os.environ.get("SYMLAB_KILL_SEED", random.SystemRandom().randrange(10**6)))
 SPEC = STUDY.model_dump(mode="json")
 OFTEN = {"SYMLAB_CHECKPOINT_SECONDS": "0.05"}

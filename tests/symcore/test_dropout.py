@@ -228,7 +228,7 @@ def test_a_member_learns_what_it_learns_alone(digits, mask_seeds):
 
 def test_a_stopped_training_goes_on_with_the_same_bits(digits, tmp_path):
     whole, ended = trained(start(digits), digits), []
-    hooks = Hooks(stopping=lambda: bool(ended), on_epoch=lambda *_: (ended.append(1), time.sleep(0.1)))
+    hooks = Hooks(stopping=lambda: bool(ended), on_epoch=lambda *_: (ended.append(1), time.sleep(0.15)))
     with pytest.raises(StoppedError):
         fit(begun(start(digits), digits), checkpoint=tmp_path / "stopped", hooks=hooks)
     assert 0 < load_file(tmp_path / "stopped")["updates"] < whole.updates
@@ -238,7 +238,7 @@ def test_a_stopped_training_goes_on_with_the_same_bits(digits, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet", "gru", "gnn"])
+@pytest.mark.parametrize("name", ["resnet", "gnn"])
 def test_every_network_learns(digits, name):
     dataset = citations() if name == "gnn" else digits
     network = GNNSpec(width=8, depth=2) if name == "gnn" else NETWORKS[name]
