@@ -75,6 +75,27 @@ class RunSpec(Settings):
         return ()
 
 
+def with_checksum(given: Any, field: str) -> Any:  # noqa: ANN401 - what came from outside
+    """Settings with `{field}_checksum` filled in if they name a data set in `field` and no content of it."""
+    checksum = f"{field}_checksum"
+    if isinstance(given, dict) and not given.get(checksum) and given.get(field) in SOURCES:
+        return given | {checksum: SOURCES[given[field]].checksum}
+    return given
+
+
+def checked_checksum(given: str, field: str, info: ValidationInfo) -> str:
+    """The checksum, if it names what is read of the data set in `field` now; of stored settings it may name what was.
+
+    Raises:
+        PydanticCustomError: if it does not.
+    """
+    data = info.data.get(field)
+    if data in SOURCES and not is_stored(info) and given != SOURCES[data].checksum:
+        msg = f"{given!r} is not the content of {data}; accepted: {SOURCES[data].checksum}"
+        raise refusal(msg)
+    return given
+
+
 class MaybeDataRunSpec(RunSpec):
     """Base of the kinds that may read a data set; its checksum is part of the spec, so other bytes make another hash."""
 
@@ -86,18 +107,12 @@ class MaybeDataRunSpec(RunSpec):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_checksum(cls, given: Any) -> Any:  # noqa: ANN401 - what came from outside
-        if isinstance(given, dict) and not given.get("data_checksum") and given.get("data") in SOURCES:
-            return given | {"data_checksum": SOURCES[given["data"]].checksum}
-        return given
+        return with_checksum(given, "data")
 
     @field_validator("data_checksum")
     @classmethod
     def _names_what_is_read(cls, given: str, info: ValidationInfo) -> str:
-        data = info.data.get("data")
-        if data in SOURCES and not is_stored(info) and given != SOURCES[data].checksum:
-            msg = f"{given!r} is not the content of {data}; accepted: {SOURCES[data].checksum}"
-            raise refusal(msg)
-        return given
+        return checked_checksum(given, "data", info)
 
 
 class DataRunSpec(MaybeDataRunSpec):

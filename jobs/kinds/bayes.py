@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor
 
 from jobs import memory
@@ -18,7 +18,7 @@ from jobs.inputs import WEIGHTS, dataset, fetched
 from jobs.job import Job
 from jobs.kinds.train import Epochs
 from jobs.populations import PopulationSpec
-from jobs.specs import DataName, RunSpec, SpecHash
+from jobs.specs import DataName, RunSpec, SpecHash, checked_checksum, with_checksum
 from symcore.data.reduction import as_of, reducible
 from symcore.data.sources import SOURCES, Dataset
 from symcore.metrics import Array, Evaluator
@@ -50,9 +50,12 @@ class Spec(PopulationSpec):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_outside(cls, given: Any) -> Any:  # noqa: ANN401 - what came from outside
-        if isinstance(given, dict) and not given.get("outside_checksum") and given.get("outside") in SOURCES:
-            return given | {"outside_checksum": SOURCES[given["outside"]].checksum}
-        return given
+        return with_checksum(given, "outside")
+
+    @field_validator("outside_checksum")
+    @classmethod
+    def _names_what_is_read_outside(cls, given: str, info: ValidationInfo) -> str:
+        return checked_checksum(given, "outside", info)
 
     @model_validator(mode="after")
     def _method_fits(self) -> Self:

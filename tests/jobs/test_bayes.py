@@ -161,6 +161,7 @@ def test_more_directions_take_more_time_and_memory() -> None:
         ({"method": SWAGSpec(start=3)}, "method.start", "accepted: 0 to 2"),
         ({"method": SGLDSpec()}, "method.burn_in", "leaves no draw in 4 epochs"),
         ({"method": SGLDSpec(burn_in=1)}, "training.optimizer", "takes no steps of SGLD; accepted: 'sgd'"),
+        ({"outside_checksum": "another"}, "outside_checksum", "'another' is not the content of digits-noisy"),
         ({"seeds": (1, 1)}, "seeds", "each seed once"),
     ],
 )
