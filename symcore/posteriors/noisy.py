@@ -95,6 +95,10 @@ class NoisyTrainer(Trainer, ABC):
 
         return gradients
 
+    def _interleaved(self) -> None:
+        """None: interleaved maps have no noise, and filters in their order would only be turned back."""
+        return
+
     def _drawn(self, held: Parameters, images: Tensor) -> int:
         """How many random numbers a step of one member takes, whose minibatch is one of these."""
         tally = noise.Tally(images.device)

@@ -284,6 +284,13 @@ def test_captured_steps_on_a_gpu_equal_the_cpu(digits, method, spec):
         assert (found - expected).norm() <= 1e-2 * expected.norm() + 1e-6, name
 
 
+def test_noise_has_no_interleaved_form_whatever_the_precision(few, monkeypatch):
+    """A GPU trains plain residual networks in bfloat16 on interleaved maps."""
+    monkeypatch.setattr("symcore.training.interleaved_form", lambda *_: "a form")
+    population = start(few, ResNetSpec(depth=8, width=0.25))
+    assert elrg.begin(population, few, SPEC, ELRG, "bfloat16").form is None
+
+
 # --- the paper's counts
 
 
